@@ -1,0 +1,273 @@
+"""What the control plane and a worker node say to each other: ``/internal/v1``.
+
+The one module both sides import, so it uses the standard library alone. Every message is a frozen
+dataclass that turns into a JSON object (:func:`encode`) and is rebuilt, checked, from one
+(:func:`decode`). Fields that a receiver does not know are ignored and fields with a default may be
+missing, so that within one protocol version either side may learn to say more.
+
+Routes (all below ``/internal/v1``, ``Authorization: Bearer hone_wk_...``; calls on a lease also carry its
+token in the header ``Hone-Lease``):
+
+====================================  =====================  ==========================================
+call                                  body                   answer
+====================================  =====================  ==========================================
+POST nodes                            NodeHello              200 NodeWelcome; 426 protocol_unsupported
+POST nodes/{id}/heartbeat             NodeReport             200 NodeOrders; 409 node_replaced
+POST leases                           LeaseRequest           200 LeaseGrant; 204 no work
+GET  leases/{id}/input                                       200 NDJSON of WorkRow; 409 lease_lost
+POST leases/{id}/heartbeat            LeaseProgress          200 LeaseOrders; 409 lease_lost
+PUT  leases/{id}/segments/{n}         NDJSON of RowResult    201; 200 the same again;
+                                                             409 segment_conflict | lease_lost
+POST leases/{id}/complete                                    200; 409 lease_lost | rows_missing
+POST leases/{id}/fail                 LeaseFailure           200; 409 lease_lost
+====================================  =====================  ==========================================
+
+Errors have the shape of the public API: ``{"error": {"message", "type", "param", "code"}}``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, TypeVar
+
+PROTOCOL_VERSION = 1
+"""Raised whenever an older node would misunderstand a newer control plane, or the other way round."""
+
+LEASE_HEADER = "Hone-Lease"
+"""Header with the token of a :class:`LeaseGrant`; it names the lease and the epoch of the claim."""
+
+DOORBELL_EXCHANGE = "hone.doorbell"
+"""Celery fanout exchange: every agent hears every bell; a lost one costs a poll interval, never work."""
+
+DOORBELL_TASK = "inference_workers.wake"
+"""Celery task that says 'there is work for model M': ``kwargs={"model": M}``."""
+
+MAX_SEGMENT_ROWS = 256
+"""Most rows one segment may hold."""
+
+MAX_SEGMENT_BYTES = 64 * 1024 * 1024
+"""Most bytes one segment's NDJSON may hold."""
+
+
+class MessageError(ValueError):
+    """A JSON value is not the message it was taken for; the text names the field."""
+
+
+class LeaseKind(StrEnum):
+    """The kinds of work that a node may lease."""
+
+    BATCH_SHARD = "batch_shard"
+
+
+class ModelState(StrEnum):
+    """What a node says of one model it is configured to serve."""
+
+    STARTING = "starting"
+    READY = "ready"
+    FAILED = "failed"
+
+
+class LeaseAction(StrEnum):
+    """What the holder of a lease is told at a heartbeat."""
+
+    CONTINUE = "continue"
+    CANCEL = "cancel"
+    """Abort what runs, commit what has finished, then fail the lease with code ``cancelled``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeHello:
+    """A node introduces itself, at start and whenever it is told that it is not known."""
+
+    protocol: int
+    name: str
+    incarnation: str
+    """Random per agent process: a second agent of the same name replaces the first."""
+    software: dict[str, str] = field(default_factory=dict)
+    hardware: dict[str, Any] = field(default_factory=dict)
+    models: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeWelcome:
+    """The control plane's answer: who the node is, and the rhythm it keeps (seconds)."""
+
+    node_id: str
+    heartbeat_seconds: float
+    lease_seconds: float
+    poll_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelReport:
+    """One model as its node sees it now."""
+
+    name: str
+    state: ModelState
+    in_flight: int = 0
+    message: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeReport:
+    """Sent every ``heartbeat_seconds``."""
+
+    incarnation: str
+    models: list[ModelReport] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeOrders:
+    """Answer to a report: a draining node finishes what it holds and leases nothing new."""
+
+    drain: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeaseRequest:
+    """A node asks for work of these kinds on these models; only ready models are named."""
+
+    node_id: str
+    incarnation: str
+    kinds: list[LeaseKind]
+    models: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeaseGrant:
+    """One piece of work, held until ``lease_seconds`` after the last heartbeat."""
+
+    id: str
+    token: str
+    epoch: int
+    kind: LeaseKind
+    model: str
+    lease_seconds: float
+    estimated_tokens: int
+    deadline_at: float
+    """Unix seconds by the control plane's clock; informative."""
+    work: dict[str, Any]
+    """What the kind needs; for a shard the fields of :class:`ShardWork`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardWork:
+    """``LeaseGrant.work`` of kind ``batch_shard``."""
+
+    batch_id: str
+    endpoint: str
+    """Path below the engine's root, for example ``/v1/chat/completions``."""
+    rows: int
+    """Rows without a result; ``GET leases/{id}/input`` streams exactly these."""
+    next_segment: int
+    """Number of the next segment of this lease; segments are numbered without gaps."""
+    row_timeout_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkRow:
+    """One request to answer; ``line`` is its 1-based number in the customer's file."""
+
+    line: int
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowError:
+    """Why a row has no response at all."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowResult:
+    """One finished row: an engine's response of any 2xx or 4xx status, or an error without one."""
+
+    line: int
+    request_id: str = ""
+    status: int | None = None
+    body: dict[str, Any] | None = None
+    error: RowError | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeaseProgress:
+    """Sent with each heartbeat of a lease."""
+
+    rows_in_flight: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeaseOrders:
+    """Answer to a heartbeat of a lease."""
+
+    action: LeaseAction
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeaseFailure:
+    """The holder gives the lease back unfinished; retryable work goes to the next claim."""
+
+    code: str
+    message: str
+    retryable: bool = True
+
+
+Message = TypeVar("Message")
+
+
+def encode(message: Any) -> dict[str, Any]:
+    """The JSON object of a message."""
+    return dataclasses.asdict(message)
+
+
+def decode(kind: type[Message], value: object) -> Message:
+    """Rebuild a message of ``kind`` from a JSON value; :class:`MessageError` names what is wrong."""
+    if not isinstance(value, dict):
+        raise MessageError(f"{kind.__name__} must be a JSON object, not {type(value).__name__}")
+    hints = typing.get_type_hints(kind)
+    arguments: dict[str, Any] = {}
+    for entry in dataclasses.fields(kind):  # type: ignore[arg-type]  # every message is a dataclass
+        if entry.name in value:
+            arguments[entry.name] = _convert(value[entry.name], hints[entry.name], f"{kind.__name__}.{entry.name}")
+        elif entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING:
+            raise MessageError(f"{kind.__name__}.{entry.name} is missing")
+    return kind(**arguments)
+
+
+def _convert(value: Any, hint: Any, where: str) -> Any:
+    origin = typing.get_origin(hint)
+    if hint is Any:
+        return value
+    if origin in (types.UnionType, typing.Union):
+        options = typing.get_args(hint)
+        if value is None and type(None) in options:
+            return None
+        return _convert(value, next(option for option in options if option is not type(None)), where)
+    if origin is list:
+        (item,) = typing.get_args(hint)
+        if not isinstance(value, list):
+            raise MessageError(f"{where} must be an array")
+        return [_convert(entry, item, f"{where}[{index}]") for index, entry in enumerate(value)]
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise MessageError(f"{where} must be an object")
+        _, item = typing.get_args(hint)
+        return {str(key): _convert(entry, item, f"{where}.{key}") for key, entry in value.items()}
+    if dataclasses.is_dataclass(hint):
+        return decode(typing.cast(Any, hint), value)
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        try:
+            return hint(value)
+        except ValueError as error:
+            raise MessageError(f"{where} must be one of {', '.join(hint)}") from error
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise MessageError(f"{where} must be a {hint.__name__}, not {type(value).__name__}")
+    return value

@@ -1,0 +1,1 @@
+"""People: users and how they sign in."""

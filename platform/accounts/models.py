@@ -1,0 +1,30 @@
+"""A user is a person; what the person may do in an organisation stands in ``tenants.Membership``."""
+
+from typing import ClassVar, Self
+
+from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
+from django.db import models
+
+from common.ids import uuid7
+
+
+class User(AbstractBaseUser):
+    """Somebody who can sign in. The e-mail address is stored in lower case and is the user name."""
+
+    ID_PREFIX = "user-"
+    USERNAME_FIELD = "email"
+    EMAIL_FIELD = "email"
+    REQUIRED_FIELDS: ClassVar[list[str]] = []
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    email = models.EmailField(unique=True)
+    name = models.CharField(max_length=200, blank=True)
+    is_active = models.BooleanField(default=True)
+    is_operator = models.BooleanField(default=False)
+    """May use the operations console: the people who run this installation."""
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    objects: ClassVar[BaseUserManager[Self]] = BaseUserManager()
+
+    def __str__(self) -> str:
+        return self.email

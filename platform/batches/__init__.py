@@ -1,0 +1,1 @@
+"""Batch generation: validate, shard, take results segment by segment, assemble."""

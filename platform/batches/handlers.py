@@ -1,0 +1,110 @@
+"""The kinds of leases that batches consist of."""
+
+import hmac
+from collections.abc import Iterator
+from dataclasses import asdict
+from hashlib import sha256
+from typing import Any
+
+import orjson
+from django.conf import settings
+from structlog.contextvars import bound_contextvars
+
+from batches.assembly import assemble_batch
+from batches.lines import parse_line
+from batches.models import Batch, Row, Shard
+from batches.services import ASSEMBLY_KIND, VALIDATION_KIND, fail_rows, fail_unrunnable
+from batches.validation import SHARD_KIND, validate_batch
+from common.errors import HoneError
+from common.storage import open_blob
+from fleet.handlers import ControlHandler, LeaseHandler
+from fleet.models import Lease
+from inference_workers.protocol import ShardWork
+from tenants.scope import tenant_scope
+
+
+class ValidationHandler(ControlHandler):
+    """Reads and shards an input file."""
+
+    kind = VALIDATION_KIND
+
+    def run(self, lease: Lease) -> None:
+        """Validate."""
+        with bound_contextvars(job=_job(lease)):
+            validate_batch(lease=lease)
+
+    def exhausted(self, lease: Lease, *, code: str, message: str) -> None:
+        """The batch fails: better a clear end than validating for ever."""
+        fail_unrunnable(lease=lease, code=code, message=message)
+
+
+class AssemblyHandler(ControlHandler):
+    """Writes the output files."""
+
+    kind = ASSEMBLY_KIND
+
+    def run(self, lease: Lease) -> None:
+        """Assemble."""
+        with bound_contextvars(job=_job(lease)):
+            assemble_batch(lease=lease)
+
+    def exhausted(self, lease: Lease, *, code: str, message: str) -> None:
+        """The results stay in their segments; ``manage.py reassemble_batch`` writes the files later."""
+        fail_unrunnable(lease=lease, code=code, message=message)
+
+
+class ShardHandler(LeaseHandler):
+    """Rows that a node answers."""
+
+    kind = SHARD_KIND
+
+    def describe(self, lease: Lease) -> dict[str, Any]:
+        """The fields of :class:`ShardWork`."""
+        shard = Shard.objects.select_related("batch").get(lease_id=lease.id)
+        return asdict(
+            ShardWork(
+                batch_id=shard.batch.wire_id,
+                endpoint=shard.batch.endpoint,
+                rows=Row.objects.filter(shard_id=shard.id, state=Row.State.PENDING).count(),
+                next_segment=shard.next_segment,
+                row_timeout_seconds=settings.BATCH_ROW_TIMEOUT_SECONDS,
+            )
+        )
+
+    def completed(self, lease: Lease) -> None:
+        """Only when every row has its result."""
+        missing = Row.objects.filter(shard__lease_id=lease.id, state=Row.State.PENDING).count()
+        if missing:
+            raise HoneError("rows_missing", f"{missing} rows have no result yet")
+
+    def exhausted(self, lease: Lease, *, code: str, message: str) -> None:
+        """The rows that are left fail, their neighbours keep their results."""
+        fail_rows(
+            shard=Shard.objects.get(lease_id=lease.id),
+            code="worker_failure",
+            message=f"The request could not be run, in several tries ({code}: {message})",
+        )
+
+
+def shard_input(*, lease: Lease) -> Iterator[bytes]:
+    """NDJSON of the rows of a lease that have no result yet (:class:`inference_workers.protocol.WorkRow`)."""
+    with tenant_scope(lease.organization_id):
+        shard = Shard.objects.select_related("batch__input_file").get(lease_id=lease.id)
+        rows = list(
+            Row.objects.filter(shard_id=shard.id, state=Row.State.PENDING)
+            .order_by("line")
+            .values_list("line", "offset", "length")
+        )
+    # Separate prefix caches per tenant: timing must not tell one customer what another has sent.
+    salt = hmac.digest(settings.KEY_PEPPER, lease.organization_id.bytes, sha256).hex()
+    with open_blob(shard.batch.input_file.storage_key) as file:
+        for line, offset, length in rows:
+            file.seek(offset)
+            body = parse_line(file.read(length))["body"]
+            yield orjson.dumps({"line": line, "body": {**body, "cache_salt": salt}}, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _job(lease: Lease) -> str | None:
+    with tenant_scope(lease.organization_id):
+        batch = Batch.objects.filter(control_lease_id=lease.id).first()
+    return batch.wire_id if batch else None

@@ -1,0 +1,188 @@
+"""A batch, its rows, the shards they are worked on in, and the segments in which results arrive.
+
+Invariant, held by a constraint: ``total = pending + completed + failed + expired + cancelled``, and nothing is
+pending in a terminal state.
+"""
+
+from typing import ClassVar
+
+from django.db import models
+from django.utils import timezone
+
+from catalog.models import Price
+from common.ids import uuid7
+from files.models import StoredFile
+from fleet.models import Lease
+from tenants.models import ApiKey, Organization, Project, TenantModel, WireModel, tenant_key
+
+_TERMINAL = ("failed", "completed", "expired", "cancelled")
+
+
+class Batch(WireModel, TenantModel):
+    """A customer's job: one input file, one endpoint, one result per line."""
+
+    ID_PREFIX = "batch_"
+
+    class Status(models.TextChoices):
+        """OpenAI's states."""
+
+        VALIDATING = "validating"
+        FAILED = "failed"
+        IN_PROGRESS = "in_progress"
+        FINALIZING = "finalizing"
+        COMPLETED = "completed"
+        EXPIRED = "expired"
+        CANCELLING = "cancelling"
+        CANCELLED = "cancelled"
+
+    class OnInvalid(models.TextChoices):
+        """What a malformed line does: fail the whole batch, or only itself."""
+
+        FAIL = "fail"
+        SKIP = "skip"
+
+    project = tenant_key(Project)
+    api_key = tenant_key(ApiKey)
+    endpoint = models.CharField(max_length=64)
+    completion_window = models.CharField(max_length=8)
+    on_invalid = models.CharField(max_length=8, choices=OnInvalid, default=OnInvalid.FAIL)
+    metadata = models.JSONField(default=dict)
+    output_lifetime_seconds = models.PositiveIntegerField(null=True)
+    input_file = tenant_key(StoredFile)
+    output_file = tenant_key(StoredFile, null=True)
+    error_file = tenant_key(StoredFile, null=True)
+    control_lease = tenant_key(Lease, null=True)
+    """The validation or assembly that the control plane does or has done."""
+    status = models.CharField(max_length=16, choices=Status, default=Status.VALIDATING)
+    closing_as = models.CharField(max_length=16, choices=Status, blank=True)
+    """Cancelled or expired, once the batch is on its way there."""
+    held_reason = models.TextField(blank=True)
+    """Why an operator must look: the batch stays *finalizing* until its accounts agree."""
+    model = models.CharField(max_length=200, blank=True)
+    """The model, when all lines name the same."""
+    errors = models.JSONField(default=list)
+    """File-level errors and the first bad lines; the error file has every line."""
+
+    total = models.PositiveIntegerField(default=0)
+    pending = models.PositiveIntegerField(default=0)
+    completed = models.PositiveIntegerField(default=0)
+    failed = models.PositiveIntegerField(default=0)
+    expired = models.PositiveIntegerField(default=0)
+    cancelled = models.PositiveIntegerField(default=0)
+    input_tokens = models.BigIntegerField(default=0)
+    cached_tokens = models.BigIntegerField(default=0)
+    output_tokens = models.BigIntegerField(default=0)
+    reasoning_tokens = models.BigIntegerField(default=0)
+    cost_nanos = models.BigIntegerField(default=0)
+
+    created_at = models.DateTimeField(default=timezone.now)
+    expires_at = models.DateTimeField()
+    in_progress_at = models.DateTimeField(null=True)
+    finalizing_at = models.DateTimeField(null=True)
+    completed_at = models.DateTimeField(null=True)
+    failed_at = models.DateTimeField(null=True)
+    expired_at = models.DateTimeField(null=True)
+    cancelling_at = models.DateTimeField(null=True)
+    cancelled_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                condition=models.Q(
+                    total=models.F("pending")
+                    + models.F("completed")
+                    + models.F("failed")
+                    + models.F("expired")
+                    + models.F("cancelled")
+                ),
+                name="batch_rows_add_up",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(pending=0) | ~models.Q(status__in=_TERMINAL), name="batch_terminal_has_no_pending"
+            ),
+        ]
+        indexes: ClassVar = [
+            models.Index(fields=["project", "id"], name="batch_by_project"),
+            models.Index(fields=["expires_at"], condition=~models.Q(status__in=_TERMINAL), name="batch_open_by_expiry"),
+        ]
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether nothing will change any more."""
+        return self.status in _TERMINAL
+
+
+class Shard(TenantModel):
+    """Rows of one model that are leased together."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    batch = tenant_key(Batch)
+    lease = models.OneToOneField(Lease, on_delete=models.PROTECT, related_name="+", db_constraint=False)
+    model = models.CharField(max_length=200)
+    price = models.ForeignKey(Price, on_delete=models.PROTECT, related_name="+")
+    rows = models.PositiveIntegerField()
+    next_segment = models.PositiveIntegerField(default=0)
+
+    class Meta:
+        indexes: ClassVar = [models.Index(fields=["batch"], name="shard_by_batch")]
+
+
+class Segment(TenantModel):
+    """A handful of finished rows, stored once: the unit in which results, counters and usage move together."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    batch = tenant_key(Batch)
+    shard = tenant_key(Shard)
+    number = models.PositiveIntegerField()
+    digest = models.CharField(max_length=64)
+    """SHA-256 of the bytes that the worker sent: a repeat is recognised by it."""
+    storage_key = models.CharField(max_length=255)
+    """Blob with the finished lines as they will stand in the output or error file."""
+    rows = models.PositiveIntegerField()
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["shard", "number"], name="segment_once")]
+        indexes: ClassVar = [models.Index(fields=["batch"], name="segment_by_batch")]
+
+
+class Row(TenantModel):
+    """One line of the input; ``line`` is its 1-based number and its identity."""
+
+    class State(models.TextChoices):
+        """Every row leaves *pending* exactly once."""
+
+        PENDING = "pending"
+        COMPLETED = "completed"
+        FAILED = "failed"
+        EXPIRED = "expired"
+        CANCELLED = "cancelled"
+
+    pk = models.CompositePrimaryKey("batch_id", "line")
+    # Tens of thousands of rows at once: the key to the batch checks the organisation already.
+    organization = models.ForeignKey(
+        Organization, on_delete=models.PROTECT, related_name="+", db_index=False, db_constraint=False
+    )
+    batch = tenant_key(Batch, db_index=False)
+    line = models.PositiveIntegerField()
+    shard = tenant_key(Shard, null=True, db_index=False)
+    custom_id = models.TextField(null=True)  # noqa: DJ001  # a malformed line has none, which is not an empty one
+    offset = models.BigIntegerField()
+    """Where the line begins in the input file, in bytes."""
+    length = models.PositiveIntegerField()
+    state = models.CharField(max_length=16, choices=State, default=State.PENDING)
+    error = models.JSONField(null=True)
+    """``{"code", "message", "param"}`` of a line that never ran."""
+    segment = tenant_key(Segment, null=True, db_index=False)
+    result_offset = models.PositiveIntegerField(default=0)
+    result_length = models.PositiveIntegerField(default=0)
+    input_tokens = models.PositiveIntegerField(default=0)
+    cached_tokens = models.PositiveIntegerField(default=0)
+    output_tokens = models.PositiveIntegerField(default=0)
+    reasoning_tokens = models.PositiveIntegerField(default=0)
+    cost_nanos = models.BigIntegerField(default=0)
+
+    class Meta:
+        indexes: ClassVar = [
+            models.Index(fields=["shard", "line"], condition=models.Q(state="pending"), name="row_pending"),
+        ]

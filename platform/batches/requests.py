@@ -1,0 +1,196 @@
+"""What a line of a batch must look like, decided from the line alone and the models it may name."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from catalog.models import BaseModel
+from catalog.tokens import TokenCounter
+
+MAX_CUSTOM_ID = 512
+
+ENDPOINTS: dict[str, BaseModel.Capability] = {
+    "/v1/chat/completions": BaseModel.Capability.CHAT,
+    "/v1/completions": BaseModel.Capability.COMPLETIONS,
+    "/v1/embeddings": BaseModel.Capability.EMBEDDINGS,
+}
+
+_SAMPLING = frozenset(
+    {
+        "model", "max_tokens", "temperature", "top_p", "n", "stop", "seed", "logprobs", "logit_bias", "user",
+        "metadata",
+        "presence_penalty", "frequency_penalty", "stream", "store", "service_tier", "response_format",
+        "safety_identifier", "prompt_cache_key",
+        # vLLM's own sampling parameters
+        "top_k", "min_p", "repetition_penalty", "length_penalty", "stop_token_ids", "include_stop_str_in_output",
+        "ignore_eos", "min_tokens", "skip_special_tokens", "spaces_between_special_tokens", "structured_outputs",
+        "prompt_logprobs", "truncate_prompt_tokens", "bad_words", "add_special_tokens",
+    }
+)  # fmt: skip
+_FIELDS: dict[str, frozenset[str]] = {
+    "/v1/chat/completions": _SAMPLING
+    | {
+        "messages", "max_completion_tokens", "top_logprobs", "tools", "tool_choice", "parallel_tool_calls",
+        "reasoning_effort", "verbosity", "modalities", "chat_template_kwargs", "add_generation_prompt",
+        "continue_final_message", "include_reasoning",
+    },
+    "/v1/completions": _SAMPLING | {"prompt", "echo", "suffix", "best_of"},
+    "/v1/embeddings": frozenset({"model", "input", "encoding_format", "dimensions", "user", "truncate_prompt_tokens"}),
+}  # fmt: skip
+"""Members a body may have. An explicit list: an engine's parameters reach further than a customer may."""
+
+_TEMPLATE_TOKENS = 512
+"""More than a chat template adds by itself, for example with a default system prompt."""
+_MESSAGE_TOKENS = 64
+"""More than a chat template adds per message."""
+_DEFAULT_OUTPUT_TOKENS = 256
+"""Taken for scheduling where a request names no limit; money is never computed from it."""
+
+
+@dataclass(frozen=True)
+class LineError(Exception):
+    """Why a line cannot run: a published code, a message with the cure, the member it is about."""
+
+    code: str
+    message: str
+    param: str | None = None
+
+
+@dataclass(frozen=True)
+class LineRequest:
+    """A line that can run."""
+
+    custom_id: str
+    model: BaseModel
+    estimated_tokens: int
+
+
+@dataclass(frozen=True)
+class LineRules:
+    """What the lines of one batch are held to."""
+
+    endpoint: str
+    find_model: Callable[[str], BaseModel | None]
+    counter_of: Callable[[BaseModel], TokenCounter]
+
+    def check(self, value: object, *, size: int) -> LineRequest:
+        """The request of a parsed line of ``size`` bytes; raises :class:`LineError`."""
+        if isinstance(value, list):
+            raise LineError("invalid_line", "The line is a JSON array; write one object per line (JSON Lines)")
+        if not isinstance(value, dict):
+            raise LineError("invalid_line", "The line must be a JSON object with custom_id, method, url and body")
+        custom_id = self.custom_id(value)
+        if value.get("method") != "POST":
+            raise LineError("invalid_method", "'method' must be \"POST\"", "method")
+        if value.get("url") != self.endpoint:
+            raise LineError("invalid_url", f"'url' must be the batch's endpoint, \"{self.endpoint}\"", "url")
+        body = value.get("body")
+        if not isinstance(body, dict):
+            raise LineError("invalid_line", "'body' must be an object: the request as it would be sent online", "body")
+        model = self._check_body(body)
+        prompt_tokens = self._check_context(body, model, size)
+        return LineRequest(custom_id, model, prompt_tokens + (_output_limit(body) or _DEFAULT_OUTPUT_TOKENS))
+
+    def custom_id(self, value: dict[str, Any]) -> str:
+        """The line's custom_id; raises when it has none that can be used."""
+        custom_id = value.get("custom_id")
+        if not isinstance(custom_id, str) or not custom_id:
+            raise LineError("invalid_line", "'custom_id' must be a non-empty string, unique in the file", "custom_id")
+        if len(custom_id) > MAX_CUSTOM_ID or "\0" in custom_id:
+            raise LineError(
+                "invalid_line", f"'custom_id' takes at most {MAX_CUSTOM_ID} characters and no NUL", "custom_id"
+            )
+        return custom_id
+
+    def _check_body(self, body: dict[str, Any]) -> BaseModel:
+        if body.get("stream"):
+            raise LineError("stream_not_allowed", "A batched request cannot stream; leave out 'stream'", "body.stream")
+        unknown = next((name for name in body if name not in _FIELDS[self.endpoint]), None)
+        if unknown is not None:
+            raise LineError(
+                "unknown_parameter", f"'{unknown[:80]}' is not a parameter of this endpoint", f"body.{unknown[:80]}"
+            )
+        name = body.get("model")
+        if not isinstance(name, str) or not name:
+            raise LineError("missing_required_parameter", "'model' is missing", "body.model")
+        model = self.find_model(name)
+        if model is None:
+            raise LineError(
+                "model_not_found", f"The model '{name[:200]}' does not exist or this key may not use it", "body.model"
+            )
+        if ENDPOINTS[self.endpoint] not in model.capabilities:
+            raise LineError("endpoint_not_supported", f"'{model.name}' does not serve {self.endpoint}", "body.model")
+        match self.endpoint:
+            case "/v1/chat/completions":
+                _check_messages(body.get("messages"))
+            case "/v1/completions":
+                _check_prompt(body.get("prompt"), "prompt")
+            case "/v1/embeddings":
+                _check_prompt(body.get("input"), "input")
+        for limit in ("max_tokens", "max_completion_tokens", "n"):
+            value = body.get(limit)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise LineError("invalid_value", f"'{limit}' must be a positive whole number", f"body.{limit}")
+        return model
+
+    def _check_context(self, body: dict[str, Any], model: BaseModel, size: int) -> int:
+        """Prompt tokens: exact where the byte bound could pass the context (no token is shorter than a byte)."""
+        output = _output_limit(body) or 1
+        messages = body.get("messages") or []
+        bound = size + _TEMPLATE_TOKENS + _MESSAGE_TOKENS * len(messages)
+        if bound + output <= model.context_length:
+            return size // 4
+        counter = self.counter_of(model)
+        if self.endpoint == "/v1/chat/completions":
+            tokens = counter.count_chat(messages, body.get("tools"))
+        else:
+            prompt: Any = body.get("prompt", body.get("input"))
+            prompts = prompt if isinstance(prompt, list) and not isinstance(prompt[0], int) else [prompt]
+            tokens = max(counter.count_text(text) if isinstance(text, str) else len(text) for text in prompts)
+        if tokens + output > model.context_length:
+            raise LineError(
+                "context_length_exceeded",
+                f"The prompt has {tokens} tokens and asks for {output} more; "
+                f"'{model.name}' has a context of {model.context_length}: shorten it or lower max_tokens",
+                "body",
+            )
+        return tokens
+
+
+def _output_limit(body: dict[str, Any]) -> int | None:
+    value = body.get("max_completion_tokens") or body.get("max_tokens")
+    return value * (body.get("n") or 1) if isinstance(value, int) else None
+
+
+def _check_messages(messages: object) -> None:
+    if not isinstance(messages, list) or not messages:
+        raise LineError("invalid_value", "'messages' must be a non-empty array", "body.messages")
+    for index, message in enumerate(messages):
+        where = f"body.messages[{index}]"
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            raise LineError("invalid_value", "Each message must be an object with a 'role'", where)
+        content = message.get("content")
+        parts = content if isinstance(content, list) else []
+        if content is not None and not isinstance(content, (str, list)):
+            raise LineError("invalid_type", "'content' must be a string or an array of parts", f"{where}.content")
+        for part in parts:
+            if not isinstance(part, dict) or part.get("type") not in ("text", "refusal"):
+                # An engine would fetch the URL of an image from inside our network.
+                raise LineError("invalid_value", "Only content parts of type 'text' are served", f"{where}.content")
+
+
+def _check_prompt(prompt: object, name: str) -> None:
+    def are_tokens(value: object) -> bool:
+        return isinstance(value, list) and bool(value) and all(type(token) is int and token >= 0 for token in value)
+
+    if isinstance(prompt, str) or are_tokens(prompt):
+        return
+    if (
+        isinstance(prompt, list)
+        and prompt
+        and (all(isinstance(entry, str) for entry in prompt) or all(are_tokens(entry) for entry in prompt))
+    ):
+        return
+    raise LineError(
+        "invalid_value", f"'{name}' must be a string, or an array of strings or of token ids", f"body.{name}"
+    )

@@ -1,0 +1,44 @@
+"""``/internal/v1``: the rows of a shard out to a node, its results back in."""
+
+from django.http import StreamingHttpResponse
+from rest_framework.parsers import BaseParser
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from batches.handlers import shard_input
+from batches.results import commit_segment
+from common.errors import HoneError
+from fleet.api import WorkerAPIView
+from inference_workers.protocol import MAX_SEGMENT_BYTES
+
+NDJSON = "application/x-ndjson"
+
+
+class NdjsonBody(BaseParser):
+    """Tells DRF that a view reads NDJSON; the view takes the bytes as they came, for their digest."""
+
+    media_type = NDJSON
+
+
+class LeaseInputView(WorkerAPIView):
+    """The rows of a leased shard."""
+
+    def get(self, request: Request, lease_id: str) -> StreamingHttpResponse:
+        """Stream those without a result."""
+        lease = self.held_lease(request, lease_id)
+        return StreamingHttpResponse(shard_input(lease=lease), content_type=NDJSON)
+
+
+class SegmentView(WorkerAPIView):
+    """Results of some rows."""
+
+    parser_classes = [NdjsonBody]  # noqa: RUF012  # DRF declares an instance attribute
+
+    def put(self, request: Request, lease_id: str, number: int) -> Response:
+        """201 when stored now, 200 when it had been."""
+        lease = self.held_lease(request, lease_id)
+        body = request.stream.read(MAX_SEGMENT_BYTES + 1) if request.stream else b""
+        if len(body) > MAX_SEGMENT_BYTES:
+            raise HoneError("request_too_large", f"A segment may hold at most {MAX_SEGMENT_BYTES} bytes")
+        is_new = commit_segment(lease=lease, number=number, body=body)
+        return Response({}, status=201 if is_new else 200)

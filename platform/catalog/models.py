@@ -1,0 +1,76 @@
+"""Base models and their prices."""
+
+from typing import ClassVar
+
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.utils import timezone
+
+from common.ids import uuid7
+
+
+class BaseModel(models.Model):
+    """A model that nodes may serve. ``name`` is what customers write; it holds no slash."""
+
+    class Capability(models.TextChoices):
+        """Endpoints a model can answer."""
+
+        CHAT = "chat"
+        COMPLETIONS = "completions"
+        EMBEDDINGS = "embeddings"
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    name = models.CharField(max_length=200, unique=True)
+    revision = models.CharField(max_length=64)
+    """Digest over the prepared weights and tokenizer."""
+    source = models.CharField(max_length=300)
+    context_length = models.PositiveIntegerField()
+    capabilities = ArrayField(models.CharField(max_length=32, choices=Capability))
+    tokenizer_key = models.CharField(max_length=255)
+    """Key of ``tokenizer.json`` in the default storage."""
+    chat_template = models.TextField(blank=True)
+    special_tokens = models.JSONField(default=dict)
+    """``bos_token``, ``eos_token`` and the like, as the chat template names them."""
+    is_active = models.BooleanField(default=True)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.CheckConstraint(condition=~models.Q(name__contains="/"), name="model_name_without_slash"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Price(models.Model):
+    """A price as it is charged, in nano-USD per token. Never changed: a new version takes effect instead.
+
+    $0.05 per million tokens is 50 nano-USD per token.
+    """
+
+    class Kind(models.TextChoices):
+        """Online calls and batches have prices of their own."""
+
+        ONLINE = "online"
+        BATCH = "batch"
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    model = models.ForeignKey(BaseModel, on_delete=models.PROTECT, related_name="prices")
+    kind = models.CharField(max_length=16, choices=Kind)
+    completion_window = models.CharField(max_length=8, blank=True)
+    """``24h`` and the like for batches, empty for online calls."""
+    version = models.PositiveIntegerField()
+    input_nanos = models.BigIntegerField()
+    cached_input_nanos = models.BigIntegerField()
+    output_nanos = models.BigIntegerField()
+    effective_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["model", "kind", "completion_window", "version"], name="price_version"),
+            models.CheckConstraint(
+                condition=models.Q(input_nanos__gte=0, cached_input_nanos__gte=0, output_nanos__gte=0),
+                name="price_not_negative",
+            ),
+        ]

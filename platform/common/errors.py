@@ -1,0 +1,110 @@
+"""One family of errors for the whole control plane, in OpenAI's shape, with a published registry of codes."""
+
+from dataclasses import dataclass
+from typing import Any
+
+SERVER = "server_error"
+INVALID = "invalid_request_error"
+
+
+@dataclass(frozen=True)
+class ErrorKind:
+    """What a code means: HTTP status, OpenAI ``type``, whether waiting may cure it, and a line for the docs."""
+
+    status: int
+    type: str
+    meaning: str
+    retry: bool = False
+
+
+CODES: dict[str, ErrorKind] = {
+    "invalid_request": ErrorKind(400, INVALID, "The request is malformed in a way no other code names."),
+    "invalid_json": ErrorKind(400, INVALID, "The body is not valid JSON in UTF-8."),
+    "invalid_multipart": ErrorKind(400, INVALID, "The multipart body is malformed or was cut off."),
+    "missing_required_parameter": ErrorKind(400, INVALID, "A required parameter is missing; `param` names it."),
+    "unknown_parameter": ErrorKind(400, INVALID, "A parameter that this route does not take; `param` names it."),
+    "invalid_type": ErrorKind(400, INVALID, "A parameter has the wrong JSON type."),
+    "invalid_value": ErrorKind(400, INVALID, "A parameter has a value that is not allowed."),
+    "invalid_purpose": ErrorKind(400, INVALID, "The file's purpose does not fit this use."),
+    "file_not_ready": ErrorKind(400, INVALID, "The file is not usable; see its status."),
+    "invalid_api_key": ErrorKind(401, INVALID, "No key was sent, or it is unknown, expired or revoked."),
+    "organization_inactive": ErrorKind(403, INVALID, "The organisation is suspended or the project archived."),
+    "insufficient_scope": ErrorKind(403, INVALID, "The key lacks a scope; the message names it."),
+    "wrong_key_type": ErrorKind(403, INVALID, "A project key on an admin route, or the other way round."),
+    "organization_mismatch": ErrorKind(
+        401, INVALID, "OpenAI-Organization or OpenAI-Project does not agree with the key."
+    ),
+    "not_found": ErrorKind(404, INVALID, "No such object, or it is not yours."),
+    "model_not_found": ErrorKind(404, INVALID, "No such model, or this key may not use it."),
+    "unknown_url": ErrorKind(404, INVALID, "No route at this URL."),
+    "method_not_allowed": ErrorKind(405, INVALID, "The route exists, not with this method."),
+    "conflict": ErrorKind(409, INVALID, "The object's state does not allow this."),
+    "file_in_use": ErrorKind(409, INVALID, "A running job uses the file; cancel the job or wait for it."),
+    "file_too_large": ErrorKind(413, INVALID, "The file exceeds the limit for its purpose."),
+    "request_too_large": ErrorKind(413, INVALID, "The body exceeds the limit of this route."),
+    "unsupported_media_type": ErrorKind(415, INVALID, "The Content-Type is not one this route reads."),
+    "range_not_satisfiable": ErrorKind(416, INVALID, "The Range lies outside the file."),
+    "internal_error": ErrorKind(500, SERVER, "Our fault; quote the request id.", retry=True),
+    "service_unavailable": ErrorKind(503, SERVER, "A part of the service is away for a moment.", retry=True),
+    "storage_full": ErrorKind(507, SERVER, "The file store has no room; nothing was kept. The operator must act."),
+    # Row-level: in a batch's `errors`, its error file, never as an HTTP status.
+    "invalid_encoding": ErrorKind(400, INVALID, "The input file is not UTF-8."),
+    "invalid_jsonl": ErrorKind(400, INVALID, "The input file is not JSON Lines (one object a line)."),
+    "empty_file": ErrorKind(400, INVALID, "The input file holds no request."),
+    "too_many_rows": ErrorKind(400, INVALID, "The input file holds more requests than allowed."),
+    "invalid_json_line": ErrorKind(400, INVALID, "The line is not valid JSON."),
+    "invalid_line": ErrorKind(400, INVALID, "The line is JSON, but not a batch request."),
+    "line_too_large": ErrorKind(400, INVALID, "The line exceeds the limit for one request."),
+    "duplicate_custom_id": ErrorKind(400, INVALID, "An earlier line has this custom_id already."),
+    "invalid_method": ErrorKind(400, INVALID, "Only POST can be batched."),
+    "invalid_url": ErrorKind(400, INVALID, "The line's url is not the batch's endpoint."),
+    "stream_not_allowed": ErrorKind(400, INVALID, "A batched request cannot stream."),
+    "context_length_exceeded": ErrorKind(400, INVALID, "Prompt and requested output exceed the model's context."),
+    "endpoint_not_supported": ErrorKind(400, INVALID, "The model does not serve this endpoint."),
+    "batch_expired": ErrorKind(400, INVALID, "The row had not run when the completion window closed."),
+    "batch_cancelled": ErrorKind(400, INVALID, "The row had not run when the batch was cancelled."),
+    "request_timeout": ErrorKind(408, SERVER, "The engine took longer over the row than allowed."),
+    "worker_failure": ErrorKind(500, SERVER, "The row could not be run, in several tries."),
+    "batch_failed": ErrorKind(500, SERVER, "The batch could not be worked on, in several tries; nothing was charged."),
+    # Between worker nodes and the control plane.
+    "invalid_worker_token": ErrorKind(401, INVALID, "Unknown or revoked worker token."),
+    "protocol_unsupported": ErrorKind(426, INVALID, "The node speaks a protocol version that is no longer served."),
+    "node_replaced": ErrorKind(409, INVALID, "Another process has registered under this node's name."),
+    "lease_lost": ErrorKind(409, INVALID, "The lease has ended or moved on; nothing was changed."),
+    "segment_conflict": ErrorKind(409, INVALID, "This segment number holds other bytes, or a row already finished."),
+    "rows_missing": ErrorKind(409, INVALID, "The lease cannot complete: rows have no result yet."),
+}
+
+
+class HoneError(Exception):
+    """A failure that its caller can be told about. ``code`` decides status and type, see :data:`CODES`."""
+
+    def __init__(self, code: str, message: str, *, param: str | None = None, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.kind = CODES[code]
+        self.message = message
+        self.param = param
+        self.retry_after = retry_after
+
+    def body(self) -> dict[str, Any]:
+        """The response body: all four members, always."""
+        return {
+            "error": {"message": self.message, "type": self.kind.type, "param": self.param, "code": self.code},
+        }
+
+    def headers(self) -> dict[str, str]:
+        """What the SDK's retry logic needs: it repeats 408, 409, 429 and 5xx unless told not to."""
+        headers = {}
+        if self.kind.status in (408, 409, 429) or self.kind.status >= 500:
+            headers["x-should-retry"] = "true" if self.kind.retry else "false"
+        if self.retry_after is not None:
+            headers["retry-after"] = str(self.retry_after)
+        if self.kind.status == 401:
+            headers["www-authenticate"] = "Bearer"
+        return headers
+
+
+def not_found(thing: str, wire_id: str, *, param: str = "id") -> HoneError:
+    """The one answer for an object that is missing and for one that is somebody else's."""
+    return HoneError("not_found", f"No such {thing}: {wire_id}", param=param)

@@ -1,0 +1,56 @@
+"""One middleware around every request: id, log context, headers, the last net for errors."""
+
+import time
+from collections.abc import Callable
+from uuid import uuid4
+
+import structlog
+from django.http import HttpRequest, HttpResponse
+from structlog.contextvars import bound_contextvars
+
+from common.errors import HoneError
+from common.http import error_response
+
+logger = structlog.get_logger("hone.access")
+
+OPENAI_VERSION = "2020-10-01"
+
+
+class RequestMiddleware:
+    """Gives the request an id (sent back as ``x-request-id``) and writes one log line about it, without content."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        """Answer one request."""
+        started = time.perf_counter()
+        request_id = f"req_{uuid4().hex}"
+        request.request_id = request_id  # type: ignore[attr-defined]
+        with bound_contextvars(request_id=request_id):
+            client_id = request.headers.get("X-Client-Request-Id", "")
+            if len(client_id) > 512 or not client_id.isascii():
+                response = error_response(
+                    HoneError("invalid_value", "X-Client-Request-Id takes at most 512 ASCII characters")
+                )
+            else:
+                response = self.get_response(request)
+            milliseconds = round((time.perf_counter() - started) * 1000)
+            response["x-request-id"] = request_id
+            response["openai-version"] = OPENAI_VERSION
+            response["openai-processing-ms"] = str(milliseconds)
+            organization = getattr(request, "organization_wire_id", None)
+            if organization:
+                response["openai-organization"] = organization
+            logger.info(
+                "request",
+                method=request.method,
+                path=request.path,
+                status=response.status_code,
+                ms=milliseconds,
+                organization_id=organization,
+                client_request_id=client_id or None,
+                retry=request.headers.get("x-stainless-retry-count"),
+                sdk=request.headers.get("x-stainless-lang"),
+            )
+        return response

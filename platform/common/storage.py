@@ -1,0 +1,162 @@
+"""Bytes in and out of the default storage: hashed while they stream, on disk before anyone relies on them."""
+
+import errno
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+from uuid import UUID, uuid4
+
+from django.conf import settings
+from django.core.files import File
+from django.core.files.storage import FileSystemStorage, default_storage
+from django.core.files.uploadedfile import TemporaryUploadedFile
+
+from common.errors import HoneError
+
+CHUNK_BYTES = 256 * 1024
+
+
+class DurableFileSystemStorage(FileSystemStorage):
+    """Django's storage on a disk, with the file and its folder flushed before ``save`` returns.
+
+    A row that says "these bytes exist" is committed only after ``save``; a power cut must not prove it wrong.
+    """
+
+    def _save(self, name: str, content: "File[Any]") -> str:
+        saved: str = super()._save(name, content)  # type: ignore[misc]  # the documented hook, missing in the stubs
+        path = Path(self.path(saved))
+        for target in (path, path.parent):
+            descriptor = os.open(target, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        return saved
+
+
+class IncomingBlob:
+    """Bytes on their way into the storage: kept in a temporary file, hashed, then moved to their key.
+
+    A context manager: what is not :meth:`keep`-ed is deleted.
+    """
+
+    def __init__(self, *, max_bytes: int | None = None) -> None:
+        folder = Path(settings.STORAGE_ROOT) / "incoming"
+        with storage_errors():
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._file = tempfile.NamedTemporaryFile(dir=folder, delete=False)  # noqa: SIM115  # closed in __exit__
+        self._digest = hashlib.sha256()
+        self._max_bytes = max_bytes
+        self.size = 0
+
+    def write(self, data: bytes) -> None:
+        """Append bytes."""
+        self.size += len(data)
+        if self._max_bytes is not None and self.size > self._max_bytes:
+            raise HoneError("file_too_large", f"The file exceeds {self._max_bytes} bytes", param="file")
+        self._digest.update(data)
+        with storage_errors():
+            self._file.write(data)
+
+    @property
+    def sha256(self) -> str:
+        """Hexadecimal digest of the bytes so far."""
+        return self._digest.hexdigest()
+
+    def keep(self, key: str) -> None:
+        """Move the bytes to ``key`` of the default storage."""
+        with storage_errors():
+            self._file.flush()
+            default_storage.save(key, _MovableFile(self._file))
+
+    def keep_new(self, organization_id: UUID, kind: str) -> str:
+        """Move the bytes to a fresh key of an organisation; returns it."""
+        key = f"{organization_id.hex}/{kind}/{uuid4().hex}"
+        self.keep(key)
+        return key
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Closing flushes, which fails on a full disk; whatever happens the temporary file must go.
+        try:
+            with storage_errors():
+                self._file.close()
+        except HoneError:
+            if error is None:
+                raise
+        finally:
+            Path(self._file.name).unlink(missing_ok=True)
+
+
+class _MovableFile(File):  # type: ignore[type-arg]  # not generic at run time
+    """A temporary file that FileSystemStorage moves instead of copying, and that other storages read."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        file.seek(0)
+        super().__init__(file, name=file.name)
+
+    temporary_file_path = TemporaryUploadedFile.temporary_file_path
+
+    def close(self) -> None:
+        """Left to :class:`IncomingBlob`."""
+
+
+def save_bytes(key: str, data: bytes) -> None:
+    """Store a small blob under a key of the installation's own."""
+    with IncomingBlob() as blob:
+        blob.write(data)
+        blob.keep(key)
+
+
+def save_new(organization_id: UUID, kind: str, data: bytes) -> str:
+    """Store a small blob of an organisation; returns its key."""
+    with IncomingBlob() as blob:
+        blob.write(data)
+        return blob.keep_new(organization_id, kind)
+
+
+@contextmanager
+def open_blob(key: str) -> Iterator[IO[bytes]]:
+    """A stored blob for reading; ``service_unavailable`` when the storage cannot give it."""
+    with storage_errors():
+        file = default_storage.open(key, "rb")
+    with file:
+        yield file
+
+
+def delete_blob(key: str) -> None:
+    """Delete a blob; one that is gone already is fine."""
+    with storage_errors():
+        default_storage.delete(key)
+
+
+def read_range(key: str, start: int, length: int) -> Iterator[bytes]:
+    """``length`` bytes of a blob from ``start``, in chunks."""
+    with open_blob(key) as file:
+        file.seek(start)
+        while length > 0:
+            chunk = file.read(min(CHUNK_BYTES, length))
+            if not chunk:
+                return
+            length -= len(chunk)
+            yield chunk
+
+
+@contextmanager
+def storage_errors() -> Iterator[None]:
+    """Turn the storage's OSErrors into errors a caller can be told about."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise HoneError("storage_full", "The file store is full; nothing was kept") from error
+        raise HoneError("service_unavailable", "The file store is away; try again", retry_after=5) from error

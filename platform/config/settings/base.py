@@ -1,0 +1,122 @@
+"""Settings that every way of running shares. Read from the environment here and nowhere else.
+
+Any ``NAME`` may be given as ``NAME_FILE``, the path of a file that holds the value (a mounted secret).
+A missing or malformed value stops the start.
+"""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import environ
+from celery.schedules import schedule
+
+from common.logging import logging_config
+
+ROOT = Path(__file__).resolve().parents[3]
+env = environ.FileAwareEnv()
+
+DEBUG = False
+SECRET_KEY = env.str("SECRET_KEY")
+KEY_PEPPER = bytes.fromhex(env.str("KEY_PEPPER"))
+"""Key of the keyed digests under which API keys and worker tokens are stored."""
+if len(KEY_PEPPER) < 32:
+    raise environ.ImproperlyConfigured("KEY_PEPPER must be at least 32 bytes, in hexadecimal")
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["127.0.0.1", "localhost"])
+
+INSTALLED_APPS = [
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "rest_framework",
+    "common",
+    "accounts",
+    "tenants",
+    "files",
+    "catalog",
+    "fleet",
+    "metering",
+    "batches",
+]
+MIDDLEWARE = [
+    "common.middleware.RequestMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+]
+ROOT_URLCONF = "config.urls"
+WSGI_APPLICATION = "config.wsgi.application"
+APPEND_SLASH = False
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+USE_TZ = True
+TIME_ZONE = "UTC"
+LANGUAGE_CODE = "en"
+AUTH_USER_MODEL = "accounts.User"
+LOGGING_CONFIG = None
+logging_config(level=env.str("LOG_LEVEL", default="INFO"), as_json=env.bool("LOG_JSON", default=True))
+
+
+def _database(variable: str) -> dict[str, Any]:
+    config: dict[str, Any] = env.db(variable)
+    if config["ENGINE"] != "django.db.backends.postgresql":
+        raise environ.ImproperlyConfigured(f"{variable} must be a postgresql:// URL")
+    config["CONN_MAX_AGE"] = None
+    config["CONN_HEALTH_CHECKS"] = True
+    config["DISABLE_SERVER_SIDE_CURSORS"] = False
+    config["OPTIONS"] = {**config.get("OPTIONS", {}), "application_name": "hone", "connect_timeout": 5}
+    return config
+
+
+# Three roles, three aliases: what tenants do, what crosses tenants, what changes the schema (ARCHITECTURE 4).
+DATABASES = {
+    "default": _database("DATABASE_URL"),
+    "system": _database("DATABASE_SYSTEM_URL"),
+    "owner": _database("DATABASE_OWNER_URL"),
+}
+DATABASE_ROUTERS = ["common.database.RoleRouter"]
+
+STORAGE_ROOT = Path(env.str("STORAGE_ROOT", default=str(ROOT / ".hone" / "storage")))
+STORAGES = {
+    "default": {
+        "BACKEND": "common.storage.DurableFileSystemStorage",
+        "OPTIONS": {"location": STORAGE_ROOT, "file_permissions_mode": 0o600, "directory_permissions_mode": 0o700},
+    },
+}
+
+CELERY_BROKER_URL = env.str("REDIS_URL")
+CELERY_TASK_IGNORE_RESULT = True  # Postgres is the truth; a result backend is one more thing that can be lost
+CELERY_TASK_ACKS_LATE = False
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_timeout": 5, "socket_connect_timeout": 5}
+CELERY_TASK_PUBLISH_RETRY_POLICY = {"max_retries": 1, "interval_start": 0, "interval_max": 0.2}
+CELERY_TASK_DEFAULT_QUEUE = "hone.control"
+CELERY_BEAT_SCHEDULE = {
+    "sweep-leases": {"task": "fleet.tasks.sweep", "schedule": schedule(timedelta(seconds=2))},
+    "close-batches": {"task": "batches.tasks.close_due", "schedule": schedule(timedelta(seconds=2))},
+    "delete-expired-files": {"task": "files.tasks.delete_expired", "schedule": schedule(timedelta(minutes=5))},
+}
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [],
+    "DEFAULT_PERMISSION_CLASSES": [],
+    "DEFAULT_PARSER_CLASSES": ["common.http.JSONParser"],
+    "DEFAULT_RENDERER_CLASSES": ["common.http.JSONRenderer"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "common.http.AnyAccept",
+    "EXCEPTION_HANDLER": "common.http.render_exception",
+    "UNAUTHENTICATED_USER": None,
+    "URL_FORMAT_OVERRIDE": None,
+}
+DATA_UPLOAD_MAX_MEMORY_SIZE = 8 * 1024 * 1024
+
+# Limits of the API (API.md), in bytes, rows and seconds.
+FILE_MAX_BYTES = env.int("HONE_FILE_MAX_BYTES", default=512 * 1024 * 1024)
+BATCH_INPUT_MAX_BYTES = env.int("HONE_BATCH_INPUT_MAX_BYTES", default=200 * 1024 * 1024)
+BATCH_INPUT_MAX_ROWS = env.int("HONE_BATCH_INPUT_MAX_ROWS", default=50_000)
+BATCH_LINE_MAX_BYTES = env.int("HONE_BATCH_LINE_MAX_BYTES", default=4 * 1024 * 1024)
+BATCH_SHARD_TOKENS = env.int("HONE_BATCH_SHARD_TOKENS", default=32_768)
+BATCH_SHARD_MAX_ROWS = env.int("HONE_BATCH_SHARD_MAX_ROWS", default=256)
+BATCH_ROW_TIMEOUT_SECONDS = env.float("HONE_BATCH_ROW_TIMEOUT_SECONDS", default=600)
+BATCH_CANCEL_GRACE_SECONDS = env.float("HONE_BATCH_CANCEL_GRACE_SECONDS", default=10)
+NODE_HEARTBEAT_SECONDS = env.float("HONE_NODE_HEARTBEAT_SECONDS", default=2)
+NODE_POLL_SECONDS = env.float("HONE_NODE_POLL_SECONDS", default=2)
+LEASE_SECONDS = env.float("HONE_LEASE_SECONDS", default=15)
+LEASE_MAX_ATTEMPTS = env.int("HONE_LEASE_MAX_ATTEMPTS", default=5)

@@ -1,0 +1,20 @@
+"""All routes: ``/v1`` for customers, ``/internal/v1`` for worker nodes, health for whoever runs this."""
+
+from django.urls import include, path
+
+import batches.urls
+import catalog.urls
+import files.urls
+import fleet.urls
+from common import health, http
+
+urlpatterns = [
+    path("healthz", health.alive),
+    path("readyz", health.ready),
+    path("v1/", include([*files.urls.urlpatterns, *catalog.urls.urlpatterns, *batches.urls.urlpatterns])),
+    path("internal/v1/", include([*fleet.urls.urlpatterns, *batches.urls.internal_urlpatterns])),
+]
+
+handler400 = http.bad_request
+handler404 = http.unknown_url
+handler500 = http.internal_error

@@ -1,0 +1,1 @@
+"""Stored files: uploads, downloads, deletion that never breaks a job."""

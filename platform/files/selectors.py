@@ -1,0 +1,27 @@
+"""Reads about files."""
+
+from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.utils import timezone
+
+from common.errors import not_found
+from common.ids import from_wire
+from files.models import FileUse, StoredFile
+from tenants.models import Project
+
+
+def live_files(*, project: Project, purpose: str | None = None) -> QuerySet[StoredFile]:
+    """Files of a project that are neither deleted nor expired (a file that a job holds does not expire)."""
+    held = Exists(FileUse.objects.filter(file_id=OuterRef("id")))
+    files = StoredFile.objects.filter(
+        Q(expires_at=None) | Q(expires_at__gt=timezone.now()) | Q(held), project_id=project.id, deleted_at=None
+    )
+    return files.filter(purpose=purpose) if purpose else files
+
+
+def get_file(*, project: Project, wire_id: str) -> StoredFile:
+    """One file of the project, or ``not_found``."""
+    file_id = from_wire(StoredFile.ID_PREFIX, wire_id)
+    file = live_files(project=project).filter(id=file_id).first() if file_id else None
+    if file is None:
+        raise not_found("file", wire_id)
+    return file

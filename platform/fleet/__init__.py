@@ -1,0 +1,1 @@
+"""Worker nodes and the leases through which all long work is handed out."""

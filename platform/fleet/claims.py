@@ -1,0 +1,74 @@
+"""The claim: one statement that picks fairly, locks without waiting and moves the epoch on.
+
+Fairness (ARCHITECTURE 5): the organisation with the least running work per weight, in estimated tokens, then
+the earliest deadline. Organisations that wait are found by walking the index from one to the next, so the cost
+does not grow with the number of waiting leases.
+"""
+
+from uuid import UUID
+
+from django.conf import settings
+from django.db import connections, transaction
+
+from common.database import SYSTEM
+from fleet.models import Lease
+
+_CLAIM = """
+WITH RECURSIVE waiting (model, organization_id) AS (
+    SELECT wanted.model, (
+        SELECT organization_id FROM fleet_lease
+        WHERE state = 'waiting' AND model = wanted.model ORDER BY organization_id LIMIT 1
+    )
+    FROM unnest(%(models)s::text[]) AS wanted (model)
+    UNION ALL
+    SELECT waiting.model, (
+        SELECT organization_id FROM fleet_lease
+        WHERE state = 'waiting' AND model = waiting.model AND organization_id > waiting.organization_id
+        ORDER BY organization_id LIMIT 1
+    )
+    FROM waiting WHERE waiting.organization_id IS NOT NULL
+),
+running AS (
+    SELECT organization_id, sum(estimated_tokens) AS tokens
+    FROM fleet_lease WHERE state = 'leased' GROUP BY organization_id
+),
+queue AS (
+    SELECT waiting.model, waiting.organization_id
+    FROM waiting
+    JOIN tenants_organization organization ON organization.id = waiting.organization_id
+    LEFT JOIN running ON running.organization_id = waiting.organization_id
+    CROSS JOIN LATERAL (
+        SELECT deadline_at FROM fleet_lease
+        WHERE state = 'waiting' AND model = waiting.model AND organization_id = waiting.organization_id
+        ORDER BY deadline_at, id LIMIT 1
+    ) head
+    WHERE organization.status = 'active'
+    ORDER BY coalesce(running.tokens, 0)::numeric / organization.weight, head.deadline_at, waiting.organization_id
+),
+picked AS (
+    SELECT lease.id FROM queue CROSS JOIN LATERAL (
+        SELECT id FROM fleet_lease
+        WHERE state = 'waiting' AND model = queue.model AND organization_id = queue.organization_id
+            AND kind = ANY (%(kinds)s::text[]) AND not_before <= now()
+        ORDER BY deadline_at, id LIMIT 1
+        FOR UPDATE SKIP LOCKED
+    ) lease
+    LIMIT 1
+)
+UPDATE fleet_lease SET
+    state = 'leased', epoch = epoch + 1, node_id = %(node)s, has_progressed = false,
+    leased_until = now() + make_interval(secs => %(hold)s)
+FROM picked WHERE fleet_lease.id = picked.id
+RETURNING fleet_lease.id
+"""
+
+
+def claim_lease(*, kinds: list[str], models: list[str], node_id: UUID | None) -> Lease | None:
+    """Take the next piece of work of these kinds and models, or None. Crosses tenants: hence the system role."""
+    with transaction.atomic(using=SYSTEM), connections[SYSTEM].cursor() as cursor:
+        cursor.execute(
+            _CLAIM,
+            {"kinds": kinds, "models": models, "node": node_id, "hold": settings.LEASE_SECONDS},
+        )
+        row = cursor.fetchone()
+    return Lease.all_tenants.get(id=row[0]) if row else None

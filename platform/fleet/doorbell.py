@@ -1,0 +1,40 @@
+"""Celery as the doorbell: a message says that there is work, never what it is, and may be lost.
+
+Called after the commit that created the work. A broker that is away costs a few seconds (agents poll, the
+sweeper rings again), so failures are logged and swallowed.
+"""
+
+import structlog
+from celery import current_app
+from django.db import transaction
+from kombu import Exchange
+from kombu.exceptions import OperationalError
+
+from inference_workers.protocol import DOORBELL_EXCHANGE, DOORBELL_TASK
+
+logger = structlog.get_logger(__name__)
+
+CONTROL_TASK = "fleet.tasks.run_control_work"
+MESSAGE_SECONDS = 60
+
+
+def ring_after_commit(*, model: str) -> None:
+    """Wake those who can do work for ``model``; the control plane's own workers when it is empty."""
+    transaction.on_commit(lambda: ring(model=model), robust=True)
+
+
+def ring(*, model: str) -> None:
+    """Ring now."""
+    try:
+        if model:
+            current_app.send_task(
+                DOORBELL_TASK,
+                kwargs={"model": model},
+                exchange=Exchange(DOORBELL_EXCHANGE, type="fanout"),
+                routing_key="",
+                expires=MESSAGE_SECONDS,
+            )
+        else:
+            current_app.send_task(CONTROL_TASK, expires=MESSAGE_SECONDS)
+    except (OperationalError, OSError) as error:
+        logger.warning("doorbell not rung", model=model, error=str(error))

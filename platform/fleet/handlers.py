@@ -1,0 +1,55 @@
+"""What each kind of lease means. An app registers its kinds in ``AppConfig.ready``.
+
+Methods are called inside the scope of the lease's organisation with the lease locked, :meth:`LeaseHandler.run`
+apart, which manages its own scopes.
+"""
+
+from typing import Any, ClassVar
+
+from fleet.models import Lease
+
+
+class LeaseHandler:
+    """Base of the handlers; the defaults suit a kind that needs nothing special."""
+
+    kind: ClassVar[str]
+
+    def describe(self, lease: Lease) -> dict[str, Any]:
+        """What the holder needs to know to do the work (``LeaseGrant.work``)."""
+        return {}
+
+    def completed(self, lease: Lease) -> None:
+        """The holder says that it is done; raise to refuse."""
+
+    def exhausted(self, lease: Lease, *, code: str, message: str) -> None:
+        """Nothing more will be tried: record the failure where customers see it."""
+        raise NotImplementedError
+
+    def stopped(self, lease: Lease) -> None:
+        """The holder has given a lease back whose cancellation was requested."""
+
+
+class ControlHandler(LeaseHandler):
+    """A kind that the control plane's own Celery workers do."""
+
+    def run(self, lease: Lease) -> None:
+        """Do the work, calling :func:`fleet.services.renew_lease` every few seconds; may raise, is repeated then."""
+        raise NotImplementedError
+
+
+_handlers: dict[str, LeaseHandler] = {}
+
+
+def register(handler: LeaseHandler) -> None:
+    """Make a kind known."""
+    _handlers[handler.kind] = handler
+
+
+def handler_of(lease: Lease) -> LeaseHandler:
+    """The handler of a lease's kind."""
+    return _handlers[lease.kind]
+
+
+def control_kinds() -> list[str]:
+    """Kinds that the control plane does itself."""
+    return [kind for kind, handler in _handlers.items() if isinstance(handler, ControlHandler)]

@@ -1,0 +1,45 @@
+"""Celery tasks of the fleet: thin, repeatable, and never the work's only record."""
+
+import structlog
+from celery import shared_task
+from structlog.contextvars import bound_contextvars
+
+from common.errors import HoneError
+from common.tasks import single_flight
+from fleet.claims import claim_lease
+from fleet.doorbell import CONTROL_TASK, ring
+from fleet.handlers import ControlHandler, control_kinds, handler_of
+from fleet.selectors import has_control_work
+from fleet.services import release_lease, sweep_leases
+
+logger = structlog.get_logger(__name__)
+
+
+@shared_task(name="fleet.tasks.sweep")
+@single_flight
+def sweep() -> None:
+    """Free silent leases; ring again for work whose message was lost."""
+    sweep_leases()
+    if has_control_work():
+        ring(model="")
+
+
+@shared_task(name=CONTROL_TASK)
+def run_control_work() -> None:
+    """Do one waiting piece of the control plane's own work; ring for the next when there was one."""
+    lease = claim_lease(kinds=control_kinds(), models=[""], node_id=None)
+    if lease is None:
+        return
+    # Before the work, so that a second worker starts on the next piece meanwhile.
+    ring(model="")
+    handler = handler_of(lease)
+    assert isinstance(handler, ControlHandler)  # noqa: S101  # only such kinds were claimed
+    with bound_contextvars(lease=lease.wire_id, kind=lease.kind):
+        try:
+            handler.run(lease)
+        except HoneError as error:
+            if error.code != "lease_lost":
+                release_lease(lease=lease, code=error.code, message=error.message)
+        except Exception:
+            logger.exception("control work failed")
+            release_lease(lease=lease, code="internal_error", message="The work failed unexpectedly")

@@ -1,0 +1,1 @@
+"""Organisations, projects, members, keys; the two walls between tenants; the audit trail."""

@@ -1,0 +1,200 @@
+"""Organisations and what hangs on them; the base of every tenant model."""
+
+from typing import Any, ClassVar, Self, TypeVar
+
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.utils import timezone
+
+from accounts.models import User
+from common.database import SYSTEM
+from common.ids import to_wire, uuid7
+from tenants.scope import current_organization
+
+M = TypeVar("M", bound=models.Model)
+
+
+class TenantManager(models.Manager[M]):
+    """Rows of the scope's organisation; raises where no scope is active."""
+
+    def get_queryset(self) -> models.QuerySet[M]:
+        """Filtered twice: here, and by the database's policy."""
+        return super().get_queryset().filter(organization_id=current_organization())
+
+
+class AllTenantsManager(models.Manager[M]):
+    """The visible escape: rows of every tenant, through the role ``hone_system``. Say why where you use it."""
+
+    def get_queryset(self) -> models.QuerySet[M]:
+        """Unfiltered, on the system role's connection."""
+        return super().get_queryset().using(SYSTEM)
+
+
+class WireModel(models.Model):
+    """A model with a time-ordered, unguessable id and a prefix that shows its kind on the wire."""
+
+    ID_PREFIX: ClassVar[str]
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+
+    class Meta:
+        abstract = True
+
+    @property
+    def wire_id(self) -> str:
+        """The id as customers see it."""
+        return to_wire(self.ID_PREFIX, self.id)
+
+
+class Organization(WireModel):
+    """A customer: owns everything else."""
+
+    ID_PREFIX = "org_"
+
+    class Status(models.TextChoices):
+        """A suspended organisation keeps its data and can do nothing with it."""
+
+        ACTIVE = "active"
+        SUSPENDED = "suspended"
+
+    name = models.CharField(max_length=200)
+    status = models.CharField(max_length=16, choices=Status, default=Status.ACTIVE)
+    weight = models.PositiveIntegerField(default=1)
+    """Share of the fleet, relative to other organisations that have work waiting."""
+    opening_credit_nanos = models.BigIntegerField(default=0)
+    """Nano-USD granted when the organisation was created: what its ledger opens with."""
+    created_at = models.DateTimeField(default=timezone.now)
+
+    objects: ClassVar[models.Manager[Self]] = models.Manager()
+    all_tenants: ClassVar[AllTenantsManager[Self]] = AllTenantsManager()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.CheckConstraint(condition=models.Q(weight__gte=1), name="organization_weight_positive"),
+            models.CheckConstraint(
+                condition=models.Q(opening_credit_nanos__gte=0), name="organization_credit_positive"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class TenantModel(models.Model):
+    """Base of everything that belongs to an organisation."""
+
+    # No index of its own: every tenant table has a unique key that begins with the organisation.
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="+", db_index=False)
+
+    objects: ClassVar[TenantManager[Self]] = TenantManager()
+    all_tenants: ClassVar[AllTenantsManager[Self]] = AllTenantsManager()
+
+    class Meta:
+        abstract = True
+
+
+def tenant_key(to: Any, **options: Any) -> Any:
+    """A foreign key to another tenant model; :mod:`tenants.rls` makes it one on (organisation, id) in the database."""
+    return models.ForeignKey(
+        to, **{"on_delete": models.PROTECT, "related_name": "+", "db_constraint": False, **options}
+    )
+
+
+class Project(WireModel, TenantModel):
+    """Groups keys, files, jobs and limits inside an organisation."""
+
+    ID_PREFIX = "proj_"
+
+    class Status(models.TextChoices):
+        """An archived project is read by nobody and cannot be revived."""
+
+        ACTIVE = "active"
+        ARCHIVED = "archived"
+
+    name = models.CharField(max_length=200)
+    status = models.CharField(max_length=16, choices=Status, default=Status.ACTIVE)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Role(models.TextChoices):
+    """What a member may do; :mod:`tenants.permissions` says which operations that is."""
+
+    OWNER = "owner"
+    ADMIN = "admin"
+    DEVELOPER = "developer"
+    BILLING = "billing"
+    VIEWER = "viewer"
+
+
+class Membership(WireModel, TenantModel):
+    """A user's role in an organisation."""
+
+    ID_PREFIX = "member_"
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+")
+    role = models.CharField(max_length=16, choices=Role)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["organization", "user"], name="membership_once_per_user"),
+        ]
+
+
+class ApiKey(WireModel, TenantModel):
+    """A key of a project (``hone_sk_``) or of the organisation's administration (``hone_ak_``).
+
+    Of the secret only a digest is stored, keyed with the installation's pepper; it is shown once.
+    """
+
+    ID_PREFIX = "key_"
+
+    class Kind(models.TextChoices):
+        """Which half of the API a key opens; neither does the other's work."""
+
+        PROJECT = "project"
+        ADMIN = "admin"
+
+    kind = models.CharField(max_length=16, choices=Kind)
+    project = tenant_key(Project, null=True)
+    name = models.CharField(max_length=200)
+    public_id = models.CharField(max_length=32, unique=True)
+    digest = models.BinaryField(max_length=32)
+    scopes = ArrayField(models.CharField(max_length=64))
+    allowed_models = ArrayField(models.CharField(max_length=200), null=True)
+    """Models the key may use; null is all that the organisation may."""
+    created_by = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
+    created_at = models.DateTimeField(default=timezone.now)
+    expires_at = models.DateTimeField(null=True)
+    revoked_at = models.DateTimeField(null=True)
+    last_used_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                condition=models.Q(kind="project", project__isnull=False)
+                | models.Q(kind="admin", project__isnull=True),
+                name="key_kind_matches_project",
+            ),
+        ]
+
+
+class AuditEvent(WireModel, TenantModel):
+    """Who changed what, written in the transaction of the change. Append-only, by the database's rights."""
+
+    ID_PREFIX = "audit_log-"
+
+    actor = models.CharField(max_length=80)
+    """Wire id of a key or user, or ``system``."""
+    action = models.CharField(max_length=80)
+    subject = models.CharField(max_length=80)
+    """Wire id of what was changed."""
+    details = models.JSONField(default=dict)
+    request_id = models.CharField(max_length=80, blank=True)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        indexes: ClassVar = [models.Index(fields=["organization", "id"], name="audit_by_organization")]

@@ -1,0 +1,47 @@
+"""The one permission table: which scope an operation needs, and which scopes a role grants.
+
+Every route names its operation per method; a route without a row here cannot be called, and a test fails.
+"""
+
+from dataclasses import dataclass
+
+from tenants.models import ApiKey, Role
+
+PROJECT = ApiKey.Kind.PROJECT
+ADMIN = ApiKey.Kind.ADMIN
+
+
+@dataclass(frozen=True)
+class Permission:
+    """Who may call an operation: a key of this kind that holds this scope."""
+
+    key_kind: ApiKey.Kind
+    scope: str
+
+
+OPERATIONS: dict[str, Permission] = {
+    "files.create": Permission(PROJECT, "files.write"),
+    "files.list": Permission(PROJECT, "files.read"),
+    "files.retrieve": Permission(PROJECT, "files.read"),
+    "files.content": Permission(PROJECT, "files.read"),
+    "files.delete": Permission(PROJECT, "files.write"),
+    "models.list": Permission(PROJECT, "models.read"),
+    "models.retrieve": Permission(PROJECT, "models.read"),
+    "batches.create": Permission(PROJECT, "batches.write"),
+    "batches.list": Permission(PROJECT, "batches.read"),
+    "batches.retrieve": Permission(PROJECT, "batches.read"),
+    "batches.cancel": Permission(PROJECT, "batches.write"),
+}
+
+PROJECT_SCOPES = frozenset(entry.scope for entry in OPERATIONS.values() if entry.key_kind == PROJECT)
+ADMIN_SCOPES = frozenset({"organization.read", "organization.write"})
+ALL_SCOPES = PROJECT_SCOPES | ADMIN_SCOPES
+_READ_SCOPES = frozenset(scope for scope in ALL_SCOPES if scope.endswith(".read"))
+
+ROLE_SCOPES: dict[Role, frozenset[str]] = {
+    Role.OWNER: ALL_SCOPES,
+    Role.ADMIN: ALL_SCOPES,
+    Role.DEVELOPER: PROJECT_SCOPES,
+    Role.BILLING: frozenset({"organization.read"}),
+    Role.VIEWER: _READ_SCOPES,
+}

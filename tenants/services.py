@@ -1,0 +1,189 @@
+"""Writes about organisations, projects, members and keys; each with its audit row."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.utils import timezone
+from structlog.contextvars import get_contextvars
+
+from accounts.services import get_or_create_user
+from common.database import SYSTEM
+from common.errors import HoneError
+from tenants.keys import ADMIN_PREFIX, PROJECT_PREFIX, new_secret
+from tenants.models import ApiKey, AuditEvent, Membership, Organization, Project, Role
+from tenants.permissions import ADMIN_SCOPES, PROJECT_SCOPES
+from tenants.scope import tenant_scope
+
+SYSTEM_ACTOR = "system"
+
+
+@dataclass(frozen=True)
+class IssuedKey:
+    """A new key together with its token, which exists only here."""
+
+    key: ApiKey
+    token: str
+
+
+@dataclass(frozen=True)
+class NewOrganization:
+    """What ``create_organization`` made."""
+
+    organization: Organization
+    project: Project
+    api_key: IssuedKey
+    admin_key: IssuedKey
+
+
+def create_organization(*, name: str, owner_email: str, credit_nanos: int = 0) -> NewOrganization:
+    """An organisation with its owner, a first project, a key for that project and an admin key."""
+    owner = get_or_create_user(email=owner_email)
+    # The system role creates the tenant; from then on it is the tenant's own scope that writes.
+    organization = Organization.all_tenants.create(name=name, opening_credit_nanos=credit_nanos)
+    with tenant_scope(organization.id):
+        Membership.objects.create(organization_id=organization.id, user_id=owner.id, role=Role.OWNER)
+        project = Project.objects.create(organization_id=organization.id, name="Default project")
+        record(
+            actor=SYSTEM_ACTOR,
+            action="organization.created",
+            subject=organization.wire_id,
+            organization_id=organization.id,
+            details={"name": name, "owner": owner.email, "credit_nanos": credit_nanos},
+        )
+        api_key = create_api_key(project=project, name="First key", actor=SYSTEM_ACTOR, created_by=owner.id)
+        admin_key = create_admin_key(
+            organization_id=organization.id, name="First admin key", actor=SYSTEM_ACTOR, created_by=owner.id
+        )
+    return NewOrganization(organization=organization, project=project, api_key=api_key, admin_key=admin_key)
+
+
+def create_api_key(
+    *,
+    project: Project,
+    name: str,
+    actor: str,
+    scopes: frozenset[str] = PROJECT_SCOPES,
+    allowed_models: list[str] | None = None,
+    expires_at: datetime | None = None,
+    created_by: UUID | None = None,
+) -> IssuedKey:
+    """A key of one project, with all its scopes and models unless fewer are named."""
+    return _issue_key(
+        kind=ApiKey.Kind.PROJECT,
+        organization_id=project.organization_id,
+        project_id=project.id,
+        name=name,
+        actor=actor,
+        scopes=scopes,
+        allowed=PROJECT_SCOPES,
+        allowed_models=allowed_models,
+        expires_at=expires_at,
+        created_by=created_by,
+    )
+
+
+def create_admin_key(
+    *,
+    organization_id: UUID,
+    name: str,
+    actor: str,
+    scopes: frozenset[str] = ADMIN_SCOPES,
+    expires_at: datetime | None = None,
+    created_by: UUID | None = None,
+) -> IssuedKey:
+    """A key of the organisation's administration."""
+    return _issue_key(
+        kind=ApiKey.Kind.ADMIN,
+        organization_id=organization_id,
+        project_id=None,
+        name=name,
+        actor=actor,
+        scopes=scopes,
+        allowed=ADMIN_SCOPES,
+        expires_at=expires_at,
+        created_by=created_by,
+    )
+
+
+def revoke_key(*, key: ApiKey, actor: str) -> None:
+    """End a key now; revoking twice is the same as once."""
+    with tenant_scope(key.organization_id):
+        if ApiKey.objects.filter(id=key.id, revoked_at=None).update(revoked_at=timezone.now()):
+            record(actor=actor, action="api_key.revoked", subject=key.wire_id, organization_id=key.organization_id)
+
+
+def set_organization_status(*, organization: Organization, status: Organization.Status, actor: str) -> None:
+    """Suspend an organisation or let it work again."""
+    with tenant_scope(organization.id):
+        Organization.objects.filter(id=organization.id).update(status=status)
+        record(
+            actor=actor,
+            action=f"organization.{status}",
+            subject=organization.wire_id,
+            organization_id=organization.id,
+        )
+
+
+def note_key_use(*, key: ApiKey) -> None:
+    """Keep ``last_used_at`` to the minute: most requests write nothing."""
+    now = timezone.now()
+    if key.last_used_at is None or (now - key.last_used_at).total_seconds() > 60:
+        with transaction.atomic(using=SYSTEM):
+            ApiKey.all_tenants.filter(id=key.id).update(last_used_at=now)
+
+
+def record(
+    *, actor: str, action: str, subject: str, organization_id: UUID, details: dict[str, Any] | None = None
+) -> None:
+    """Write an audit row; call it in the transaction of the change. Never put a secret into ``details``."""
+    AuditEvent.objects.create(
+        organization_id=organization_id,
+        actor=actor,
+        action=action,
+        subject=subject,
+        details=details or {},
+        request_id=get_contextvars().get("request_id", ""),
+    )
+
+
+def _issue_key(
+    *,
+    kind: ApiKey.Kind,
+    organization_id: UUID,
+    project_id: UUID | None,
+    name: str,
+    actor: str,
+    scopes: frozenset[str],
+    allowed: frozenset[str],
+    allowed_models: list[str] | None = None,
+    expires_at: datetime | None,
+    created_by: UUID | None,
+) -> IssuedKey:
+    unknown = sorted(scopes - allowed)
+    if unknown or not scopes:
+        raise HoneError("invalid_value", f"A {kind} key takes scopes of: {', '.join(sorted(allowed))}", param="scopes")
+    secret = new_secret(PROJECT_PREFIX if kind == ApiKey.Kind.PROJECT else ADMIN_PREFIX)
+    with tenant_scope(organization_id):
+        key = ApiKey.objects.create(
+            organization_id=organization_id,
+            kind=kind,
+            project_id=project_id,
+            name=name,
+            public_id=secret.public_id,
+            digest=secret.digest,
+            scopes=sorted(scopes),
+            allowed_models=allowed_models,
+            expires_at=expires_at,
+            created_by_id=created_by,
+        )
+        record(
+            actor=actor,
+            action="api_key.created",
+            subject=key.wire_id,
+            organization_id=organization_id,
+            details={"kind": kind, "name": name, "scopes": sorted(scopes)},
+        )
+    return IssuedKey(key=key, token=secret.token)

@@ -1,0 +1,36 @@
+"""A catalogue entry whose tokenizer takes every byte for one token, so that tests can count by eye."""
+
+import json
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from catalog.models import BaseModel
+from catalog.services import TokenPrice, register_model
+from tests.support.cast import MODEL
+
+ONLINE = TokenPrice(input_nanos=100, cached_input_nanos=50, output_nanos=200)
+BATCH = TokenPrice(input_nanos=50, cached_input_nanos=25, output_nanos=100)
+CHAT_TEMPLATE = "{% for message in messages %}<{{ message.role }}>{{ message.content }}\n{% endfor %}<assistant>"
+
+
+def add_model(folder: Path, *, name: str = MODEL, context_length: int = 4_096, batch: TokenPrice = BATCH) -> BaseModel:
+    """Write a prepared model's folder (without weights, which the control plane never reads) and register it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    vocabulary = {character: index for index, character in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": CHAT_TEMPLATE, "eos_token": "</s>"}))
+    manifest = {
+        "name": name,
+        "source": "package:made-for-tests==1",
+        "revision": "0" * 64,
+        "context_length": context_length,
+        "vocab_size": len(vocabulary),
+        "capabilities": ["chat", "completions"],
+        "files": {},
+    }
+    (folder / "hone-model.json").write_text(json.dumps(manifest))
+    return register_model(directory=folder, online=ONLINE, batch=batch)

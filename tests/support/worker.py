@@ -1,0 +1,150 @@
+"""A worker node as a test drives it: through the internal API, one step at a time."""
+
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+import orjson
+from django.test import Client
+
+from fleet.selectors import has_control_work
+from fleet.services import create_worker_token
+from fleet.tasks import run_control_work
+from inference_workers.protocol import LEASE_HEADER, PROTOCOL_VERSION
+from tests.support.cast import MODEL
+
+
+def run_control() -> None:
+    """Do all waiting work of the control plane, as its Celery workers would."""
+    while has_control_work():
+        run_control_work()
+
+
+@dataclass
+class Grant:
+    """A lease that the worker holds."""
+
+    worker: "Worker"
+    id: str
+    token: str
+    epoch: int
+    work: dict[str, Any]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows to answer."""
+        answer = self.worker.call("GET", f"leases/{self.id}/input", lease=self)
+        assert answer.status_code == 200, answer.content
+        return [orjson.loads(line) for line in answer.getvalue().splitlines()]
+
+    def put(self, number: int, results: list[dict[str, Any]]) -> Any:
+        """Commit a segment."""
+        return self.worker.call(
+            "PUT",
+            f"leases/{self.id}/segments/{number}",
+            b"".join(orjson.dumps(result) + b"\n" for result in results),
+            lease=self,
+            content_type="application/x-ndjson",
+        )
+
+    def heartbeat(self) -> Any:
+        """Renew."""
+        return self.worker.call("POST", f"leases/{self.id}/heartbeat", {}, lease=self)
+
+    def complete(self) -> Any:
+        """Say that it is done."""
+        return self.worker.call("POST", f"leases/{self.id}/complete", {}, lease=self)
+
+    def fail(self, code: str = "broken", *, retryable: bool = True) -> Any:
+        """Give it back."""
+        body = {"code": code, "message": "in a test", "retryable": retryable}
+        return self.worker.call("POST", f"leases/{self.id}/fail", body, lease=self)
+
+
+@dataclass
+class Worker:
+    """A node that has said hello."""
+
+    name: str = "node-1"
+    token: str = ""
+    incarnation: str = field(default_factory=lambda: uuid4().hex)
+    node_id: str = ""
+
+    def __post_init__(self) -> None:
+        self.token = self.token or create_worker_token(name=self.name).token
+        answer = self.hello()
+        assert answer.status_code == 200, answer.content
+        self.node_id = answer.json()["node_id"]
+
+    def hello(self, *, protocol: int = PROTOCOL_VERSION) -> Any:
+        """Register."""
+        return self.call(
+            "POST",
+            "nodes",
+            {"protocol": protocol, "name": self.name, "incarnation": self.incarnation, "models": [MODEL]},
+        )
+
+    def request_lease(self, *, model: str = MODEL) -> Any:
+        """Ask for work."""
+        return self.call(
+            "POST",
+            "leases",
+            {
+                "node_id": self.node_id,
+                "incarnation": self.incarnation,
+                "kinds": ["batch_shard"],
+                "models": [model],
+            },
+        )
+
+    def lease(self, *, model: str = MODEL) -> Grant:
+        """Ask for work that must be there."""
+        answer = self.request_lease(model=model)
+        assert answer.status_code == 200, answer.content
+        grant = answer.json()
+        return Grant(self, grant["id"], grant["token"], grant["epoch"], grant["work"])
+
+    def answer_all(self, *, model: str = MODEL) -> int:
+        """Lease, answer and complete until nothing waits; how many rows were answered."""
+        rows = 0
+        while (answer := self.request_lease(model=model)).status_code == 200:
+            grant = Grant(self, answer.json()["id"], answer.json()["token"], 0, answer.json()["work"])
+            results = [result(row["line"]) for row in grant.rows()]
+            number = grant.work["next_segment"]
+            for start in range(0, len(results), 16):
+                stored = grant.put(number, results[start : start + 16])
+                assert stored.status_code == 201, stored.content
+                number += 1
+            assert grant.complete().status_code == 200
+            rows += len(results)
+        return rows
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Any = b"",
+        *,
+        lease: Grant | None = None,
+        content_type: str = "application/json",
+    ) -> Any:
+        """One call of the internal API."""
+        headers = {"Authorization": f"Bearer {self.token}"}
+        if lease is not None:
+            headers[LEASE_HEADER] = lease.token
+        data = body if isinstance(body, bytes) else orjson.dumps(body)
+        client = Client(raise_request_exception=False)
+        return client.generic(method, f"/internal/v1/{path}", data, content_type=content_type, headers=headers)
+
+
+def result(line: int, *, prompt_tokens: int = 10, completion_tokens: int = 5) -> dict[str, Any]:
+    """The answer of an engine to one row."""
+    return {
+        "line": line,
+        "request_id": f"req_{line}",
+        "status": 200,
+        "body": {
+            "object": "chat.completion",
+            "choices": [{"index": 0, "message": {"role": "assistant", "content": f"answer {line}"}}],
+            "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens},
+        },
+    }
