@@ -1,0 +1,42 @@
+"""Run the benchmarks: a table on screen, JSON below ``<HONE_HOME>/bench``."""
+
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from infra.dev.instance import running_instance
+from infra.dev.services import default_home
+from tests.bench import throughput, validation
+
+
+def main() -> int:
+    """All of them, one after the other."""
+    folder = default_home() / "bench"
+    folder.mkdir(parents=True, exist_ok=True)
+    results: dict[str, Any] = {"at": datetime.now(UTC).isoformat(timespec="seconds")}
+    print("Batch validation", flush=True)
+    results["validation"] = validation.measure()
+    print("\nBatch throughput (real vLLM)", flush=True)
+    with running_instance(home=default_home()) as instance:
+        answer = instance.manage("create_organization", "--name", "Bench", "--owner-email", "bench@example.com")
+        made = json.loads(answer.splitlines()[-1])
+        results["throughput"] = throughput.measure(instance, made["api_key"], folder)
+    results["throughput"] |= throughput.measure_offline(default_home(), folder)
+    ratio = results["throughput"]["hone_over_bare_client"]
+    runs = ", ".join(f"{run:.3f}" for run in ratio["runs"])
+    print(f"\n  Hone over the bare client: {ratio['median']:.3f} (runs: {runs})")
+    path = _write(folder, results)
+    print(f"  {path}")
+    return 0
+
+
+def _write(folder: Path, results: dict[str, Any]) -> Path:
+    path = folder / f"{results['at'].replace(':', '')}.json"
+    path.write_text(json.dumps(results, indent=2))
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(main())
