@@ -1,0 +1,1 @@
+"""Hone on one machine: real PostgreSQL and Valkey, and a supervisor of every process (``make run``)."""

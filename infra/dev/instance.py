@@ -1,0 +1,111 @@
+"""A complete Hone for demonstrations and end-to-end tests, as ``make run`` starts it, in a process of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from pathlib import Path
+
+from infra.dev import services
+from infra.dev.processes import ServicesError, free_port, tethered, wait_until
+from infra.dev.programs import ROOT, control_environment, manage_command, without_connections
+from infra.dev.run import RECORD_FILE, stop
+
+DEFAULT_NODE_CONFIG = ROOT / "infra" / "dev" / "node.toml"
+_STOP_SECONDS = 120.0
+
+
+@contextmanager
+def running_instance(
+    *,
+    home: Path,
+    port: int | None = None,
+    node_config: Path = DEFAULT_NODE_CONFIG,
+    environment: Mapping[str, str] | None = None,
+    timeout: float = 900.0,
+) -> Iterator["Instance"]:
+    """Start everything, wait until every model is ready (``timeout`` seconds at most), and stop it in the end.
+
+    ``port`` is a free one by default. The instance has services of its own: of our environment it gets everything
+    but connections and secrets, and then ``environment``. What the processes print goes to ``<home>/logs/run.log``.
+    Call it from the main thread: the instance ends when the calling thread does.
+    """
+    home = home.resolve()
+    port = port or free_port()
+    log = home / "logs" / "run.log"
+    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    command = [
+        sys.executable, "-m", "infra.dev", "run", "--home", str(home), "--port", str(port),
+        "--node-config", str(node_config),
+    ]  # fmt: skip
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            tethered(command, signal.SIGTERM), cwd=ROOT, env=without_connections(os.environ) | dict(environment or {}),
+            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    instance = Instance(home=home, port=port)
+    try:
+        settled = wait_until(lambda: process.poll() is not None or instance.is_ready(), timeout=timeout, interval=0.1)
+        if not settled or process.poll() is not None:
+            outcome = f"ended with status {process.poll()}" if settled else f"was not ready within {timeout:g} s"
+            lines = log.read_text(errors="replace").splitlines()[-30:]
+            raise ServicesError("\n".join([f"The instance in {home} {outcome}:", *lines, f"(all of it: {log})"]))
+        yield instance
+    finally:
+        process.terminate()
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.returncode != 0:  # it was killed, or could not start: its services may have stayed
+            with suppress(services.HomeInUseError):
+                stop(home)
+
+
+class Instance:
+    """A running Hone."""
+
+    def __init__(self, *, home: Path, port: int) -> None:
+        self.home = home
+        self.base_url = f"http://127.0.0.1:{port}"
+
+    def is_ready(self) -> bool:
+        """Whether web answers and every model is loaded."""
+        return bool(self._record().get("ready"))
+
+    def pid(self, name: str) -> int:
+        """The present process of ``web``, ``control``, ``beat`` or ``agent``; KeyError while there is none."""
+        pid: int = self._record()["processes"][name]["pid"]
+        return pid
+
+    def manage(self, *arguments: str) -> str:
+        """Run ``manage.py`` in this instance; its standard output. Raises ServicesError with what it has said."""
+        result = subprocess.run(
+            manage_command(*arguments), cwd=ROOT, env=self.environment, capture_output=True, text=True, check=False,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        if result.returncode != 0:
+            raise ServicesError(f"manage.py {arguments[0]} failed:\n{result.stdout}{result.stderr}")
+        return result.stdout
+
+    @cached_property
+    def services(self) -> services.Services:
+        """PostgreSQL and Valkey of this instance, to kill, wipe and restart them."""
+        return services.attach(self.home)
+
+    @cached_property
+    def environment(self) -> dict[str, str]:
+        """What ``manage.py`` and other clients need to work with this instance."""
+        return control_environment(self.home, self.services.environment(), inherited=without_connections(os.environ))
+
+    def _record(self) -> dict[str, dict[str, dict[str, int]]]:
+        try:
+            record: dict[str, dict[str, dict[str, int]]] = json.loads((self.home / RECORD_FILE).read_text())
+        except FileNotFoundError:
+            return {}
+        return record
