@@ -28,6 +28,7 @@ Errors have the shape of the public API: ``{"error": {"message", "type", "param"
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
 from dataclasses import dataclass, field
@@ -230,7 +231,7 @@ def decode(kind: type[Message], value: object) -> Message:
     """Rebuild a message of ``kind`` from a JSON value; :class:`MessageError` names what is wrong."""
     if not isinstance(value, dict):
         raise MessageError(f"{kind.__name__} must be a JSON object, not {type(value).__name__}")
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)  # type: ignore[arg-type]  # mypy does not see that a class can be hashed
     arguments: dict[str, Any] = {}
     for entry in dataclasses.fields(kind):  # type: ignore[arg-type]  # every message is a dataclass
         if entry.name in value:
@@ -238,6 +239,9 @@ def decode(kind: type[Message], value: object) -> Message:
         elif entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING:
             raise MessageError(f"{kind.__name__}.{entry.name} is missing")
     return kind(**arguments)
+
+
+_hints = functools.cache(typing.get_type_hints)  # reading them again for every row was most of a decode's cost
 
 
 def _convert(value: Any, hint: Any, where: str) -> Any:

@@ -1,14 +1,16 @@
 """The edge: who calls, and whether the call is allowed. Resolved once, then carried as an object."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 from uuid import UUID
 
+from django.http import HttpRequest
 from django.utils import timezone
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from common.errors import HoneError
+from common.http import AnyLengthRequest
 from tenants.models import ApiKey, Organization, Project
 from tenants.permissions import OPERATIONS
 from tenants.selectors import find_key
@@ -76,17 +78,28 @@ def authorize(principal: Principal, operation: str) -> None:
 
 
 class TenantAPIView(APIView):
-    """A view for holders of keys. ``operations`` maps each method to its row of the permission table."""
+    """A view for holders of keys. ``operations`` maps each method to its row of the permission table (HEAD is GET)."""
 
     operations: ClassVar[dict[str, str]]
     principal: Principal
+    http_method_names = ["get", "post", "put", "patch", "delete", "head"]  # noqa: RUF012  # as DRF declares it
+
+    def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Request:
+        """As DRF's, with a request that reads chunked bodies."""
+        return AnyLengthRequest(
+            request,
+            parsers=self.get_parsers(),
+            negotiator=self.get_content_negotiator(),
+            parser_context=self.get_parser_context(request),
+        )
 
     def initial(self, request: Request, *args: object, **kwargs: object) -> None:
         """Authenticate and authorise before the handler; the body has not been read yet."""
         super().initial(request, *args, **kwargs)
         self.principal = authenticate(request)
         request._request.organization_wire_id = self.principal.organization.wire_id  # type: ignore[attr-defined]
-        operation = self.operations.get(request.method or "")
+        method = "GET" if request.method == "HEAD" else request.method
+        operation = self.operations.get(method or "")
         if operation is None:
             raise HoneError("method_not_allowed", f"This route does not take {request.method}")
         authorize(self.principal, operation)

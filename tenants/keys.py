@@ -1,14 +1,12 @@
 """Bearer secrets: ``<prefix><public id>_<secret>``, of which only a keyed digest is ever stored."""
 
 import hmac
+import re
 import secrets
 from dataclasses import dataclass
 from hashlib import sha256
 
 from django.conf import settings
-
-PROJECT_PREFIX = "hone_sk_"
-ADMIN_PREFIX = "hone_ak_"
 
 
 @dataclass(frozen=True)
@@ -28,10 +26,8 @@ def new_secret(prefix: str) -> NewSecret:
 
 def split_token(token: str, prefix: str) -> tuple[str, str] | None:
     """``(public id, secret)`` of a token with this prefix, or None when it is not one."""
-    if not token.isascii() or not token.startswith(prefix) or len(token) > 200:
-        return None
-    public_id, _, secret = token.removeprefix(prefix).partition("_")
-    return (public_id, secret) if public_id and secret else None
+    match = re.fullmatch(r"([0-9a-f]{16})_([0-9a-f]{64})", token.removeprefix(prefix))
+    return (match[1], match[2]) if match and token.startswith(prefix) else None
 
 
 def matches(secret: str, digest: bytes | memoryview) -> bool:

@@ -158,6 +158,11 @@ class ApiKey(WireModel, TenantModel):
         PROJECT = "project"
         ADMIN = "admin"
 
+        @property
+        def token_prefix(self) -> str:
+            """How tokens of this kind begin."""
+            return "hone_sk_" if self == self.PROJECT else "hone_ak_"
+
     kind = models.CharField(max_length=16, choices=Kind)
     project = tenant_key(Project, null=True)
     name = models.CharField(max_length=200)

@@ -53,6 +53,14 @@ def protect(
     return operations
 
 
+def read_only_for_tenants(table: str) -> RunSQL:
+    """Leave the writing of a table that belongs to no tenant to the system role."""
+    return RunSQL(
+        f"REVOKE INSERT, UPDATE, DELETE ON {table} FROM hone_app",
+        f"GRANT INSERT, UPDATE, DELETE ON {table} TO hone_app",
+    )
+
+
 def append_only(table: str) -> RunSQL:
     """Take the right to change or delete rows from every role but the owner."""
     return RunSQL(

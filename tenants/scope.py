@@ -41,7 +41,8 @@ def tenant_scope(organization_id: UUID) -> Iterator[None]:
         return
     if active is not None:
         raise TenantScopeError(f"scope of {organization_id} opened inside the scope of {active}")
-    with transaction.atomic(), bound_contextvars(organization_id=str(organization_id)):
+    # Durable: inside a transaction that is open already the setting would outlive the scope.
+    with transaction.atomic(durable=True), bound_contextvars(organization_id=str(organization_id)):
         with connection.cursor() as cursor:
             # Local to the transaction: a pooled connection never carries a tenant over.
             cursor.execute("SELECT set_config('hone.org', %s, true)", [str(organization_id)])

@@ -12,7 +12,7 @@ from structlog.contextvars import get_contextvars
 from accounts.services import get_or_create_user
 from common.database import SYSTEM
 from common.errors import HoneError
-from tenants.keys import ADMIN_PREFIX, PROJECT_PREFIX, new_secret
+from tenants.keys import new_secret
 from tenants.models import ApiKey, AuditEvent, Membership, Organization, Project, Role
 from tenants.permissions import ADMIN_SCOPES, PROJECT_SCOPES
 from tenants.scope import tenant_scope
@@ -40,10 +40,12 @@ class NewOrganization:
 
 def create_organization(*, name: str, owner_email: str, credit_nanos: int = 0) -> NewOrganization:
     """An organisation with its owner, a first project, a key for that project and an admin key."""
+    if not 0 < len(name) <= 200 or not name.isprintable() or name.isspace():
+        raise HoneError("invalid_value", "'name' must have 1 to 200 printable characters", param="name")
     owner = get_or_create_user(email=owner_email)
-    # The system role creates the tenant; from then on it is the tenant's own scope that writes.
-    organization = Organization.all_tenants.create(name=name, opening_credit_nanos=credit_nanos)
+    organization = Organization(name=name, opening_credit_nanos=credit_nanos)
     with tenant_scope(organization.id):
+        organization.save(force_insert=True)
         Membership.objects.create(organization_id=organization.id, user_id=owner.id, role=Role.OWNER)
         project = Project.objects.create(organization_id=organization.id, name="Default project")
         record(
@@ -165,7 +167,7 @@ def _issue_key(
     unknown = sorted(scopes - allowed)
     if unknown or not scopes:
         raise HoneError("invalid_value", f"A {kind} key takes scopes of: {', '.join(sorted(allowed))}", param="scopes")
-    secret = new_secret(PROJECT_PREFIX if kind == ApiKey.Kind.PROJECT else ADMIN_PREFIX)
+    secret = new_secret(kind.token_prefix)
     with tenant_scope(organization_id):
         key = ApiKey.objects.create(
             organization_id=organization_id,

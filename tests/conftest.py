@@ -13,6 +13,7 @@ from django.db import connections
 
 from common.database import OWNER
 from tests.support.cast import Cast, make_cast
+from tests.support.server import Server, start_server
 
 if TYPE_CHECKING:
     from pytest_django.plugin import DjangoDbBlocker
@@ -31,14 +32,22 @@ def database(django_db_setup: None, django_db_blocker: "DjangoDbBlocker") -> Ite
     with django_db_blocker.unblock():
         yield
         for alias in ("default", "system"):
-            connections[alias].close()
+            connections[alias].close_if_unusable_or_obsolete()  # also one with a transaction left open
         with connections[OWNER].cursor() as cursor:
             cursor.execute(
-                "SELECT string_agg(quote_ident(tablename), ', ') FROM pg_tables "
+                "SELECT string_agg('DELETE FROM ' || quote_ident(tablename), ';') FROM pg_tables "
                 "WHERE schemaname = 'public' AND tablename <> 'django_migrations'"
             )
-            (tables,) = cursor.fetchone()
-            cursor.execute(f"TRUNCATE {tables} CASCADE")
+            (deletions,) = cursor.fetchone()
+            # One transaction, at whose end the foreign keys are checked; on few rows far faster than TRUNCATE.
+            cursor.execute(f"BEGIN; {deletions}; COMMIT")
+
+
+@pytest.fixture(scope="session")
+def server(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The control plane behind a real socket, on the tests' database and storage, kept for the session."""
+    with start_server(tmp_path_factory.mktemp("server")) as running:
+        yield running
 
 
 @pytest.fixture

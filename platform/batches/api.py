@@ -33,6 +33,8 @@ class MetadataField(serializers.DictField):
     def to_internal_value(self, data: Any) -> dict[str, str]:
         """Check the keys too."""
         value: dict[str, str] = super().to_internal_value(data)
+        if any(not isinstance(text, str) for text in data.values()):
+            raise serializers.ValidationError("values must be strings")
         if len(value) > 16:
             raise serializers.ValidationError("at most 16 pairs are allowed")
         if any(not 0 < len(key) <= 64 or "\0" in key for key in value):
@@ -85,7 +87,7 @@ def render_batch(batch: Batch) -> dict[str, Any]:
             "output_tokens_details": {"reasoning_tokens": batch.reasoning_tokens},
             "total_tokens": batch.input_tokens + batch.output_tokens,
         },
-        "metadata": batch.metadata,
+        "metadata": batch.metadata or None,
         "on_invalid": batch.on_invalid,
         "cost_nanos": batch.cost_nanos,
         "held_reason": batch.held_reason or None,

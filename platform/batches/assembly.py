@@ -1,9 +1,7 @@
 """Assembly: the finished rows become the output and the error file, in input order, and the accounts must agree."""
 
-import tempfile
-import time
+from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import IO
 from uuid import UUID
 
@@ -12,14 +10,19 @@ import structlog
 from django.conf import settings
 from django.db.models import Sum
 from django.utils import timezone
+from structlog.contextvars import bound_contextvars
 
 from batches.models import Batch, Row, Segment
 from batches.results import error_line
-from batches.services import add_result_file
+from batches.selectors import get_controlled_batch
+from batches.services import add_result_file, lock_controlled_batch
+from batches.spool import discard_blobs, open_spool
+from common.errors import HoneError
 from common.storage import CHUNK_BYTES, IncomingBlob, open_blob
 from files.services import release_file
+from fleet.heartbeat import Heartbeat
 from fleet.models import Lease
-from fleet.services import complete_lease, lock_lease, renew_lease
+from fleet.services import complete_lease
 from metering.models import UsageEvent
 from metering.services import Quantities
 from tenants.scope import tenant_scope
@@ -28,7 +31,12 @@ from tenants.services import SYSTEM_ACTOR, record
 logger = structlog.get_logger(__name__)
 
 PAGE_ROWS = 2_000
-RENEW_SECONDS = 3
+SLOWEST_STORAGE_BYTES = 2_000_000
+"""Per second, for a storage to which the files have to travel."""
+CLOSING_ERRORS = {
+    "expired": {"code": "batch_expired", "message": "The completion window closed before this request ran."},
+    "cancelled": {"code": "batch_cancelled", "message": "The batch was cancelled before this request ran."},
+}
 
 
 class Artefact:
@@ -38,20 +46,19 @@ class Artefact:
         self._batch = batch
         self._output = output
         self._errors = errors
-        self.rows = 0
-        self.successes = 0
+        self.states: Counter[str] = Counter()
         self.quantities = Quantities()
 
     def add(self, row: Row, text: bytes | None) -> None:
         """The next row; ``text`` is its line when it has run."""
-        self.rows += 1
+        self.states[row.state] += 1
         if text is None:
-            self._errors.write(error_line(self._batch, row))
+            error = CLOSING_ERRORS.get(row.state) or row.error or {}
+            self._errors.write(error_line(self._batch, line=row.line, custom_id=row.custom_id, error=error))
         elif row.state != Row.State.COMPLETED:
             self._errors.write(text)
         else:
             self._output.write(text)
-            self.successes += 1
             # Summed from the line that the customer will read, not from what we noted about it.
             self.quantities += Quantities.of_response(orjson.loads(text)["response"]["body"])
 
@@ -59,11 +66,14 @@ class Artefact:
 def assemble_batch(*, lease: Lease) -> None:
     """Write the files of this lease's batch and end it; hold it for the operator if its accounts disagree."""
     with tenant_scope(lease.organization_id):
-        batch = Batch.objects.select_related("project").get(control_lease_id=lease.id)
-    folder = Path(settings.STORAGE_ROOT) / "incoming"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    beat = _Heartbeat(lease)
-    with tempfile.TemporaryFile(dir=folder) as spool, IncomingBlob() as output, IncomingBlob() as errors:
+        batch = get_controlled_batch(lease=lease)
+    beat = Heartbeat(lease)
+    with (
+        bound_contextvars(job=batch.wire_id),
+        open_spool() as spool,
+        IncomingBlob() as output,
+        IncomingBlob() as errors,
+    ):
         places = _gather(batch, spool, beat)
         artefact = Artefact(batch, output, errors)
         for row in _rows_in_order(batch):
@@ -73,42 +83,40 @@ def assemble_batch(*, lease: Lease) -> None:
                 spool.seek(places[row.segment_id] + row.result_offset)
                 text = spool.read(row.result_length)
             artefact.add(row, text)
-        keys = {
-            name: blob.keep_new(batch.organization_id, "files") if blob.size else None
-            for name, blob in (("output", output), ("errors", errors))
-        }
-        with tenant_scope(lease.organization_id):
-            lock_lease(lease_id=lease.id, epoch=lease.epoch)
-            locked = Batch.objects.select_for_update().get(id=batch.id)
-            locked.project = batch.project
-            disagreement = _disagreement(locked, artefact)
-            if disagreement:
-                locked.held_reason = disagreement
-                locked.save(update_fields=["held_reason"])
-                logger.error("batch held for the operator", job=batch.wire_id, reason=disagreement)
-            else:
-                if keys["output"]:
-                    locked.output_file = add_result_file(batch=locked, blob=output, key=keys["output"], name="output")
-                if keys["errors"]:
-                    locked.error_file = add_result_file(batch=locked, blob=errors, key=keys["errors"], name="errors")
-                _end(locked)
-            complete_lease(lease=lease)
+        files = {"output": output, "errors": errors}
+        keys = {}
+        for name, blob in files.items():
+            if blob.size:
+                beat.renew(seconds=settings.LEASE_SECONDS + blob.size / SLOWEST_STORAGE_BYTES)
+                keys[name] = blob.keep_new(batch.organization_id, "files")
+        try:
+            has_ended = _conclude(lease, artefact, files, keys)
+        except HoneError:
+            discard_blobs(*keys.values())  # refused, so that certainly nothing refers to them
+            raise
+        if not has_ended:
+            discard_blobs(*keys.values())
 
 
-class _Heartbeat:
-    """Renews the lease when called, at most every few seconds."""
+def _conclude(lease: Lease, artefact: Artefact, files: dict[str, IncomingBlob], keys: dict[str, str]) -> bool:
+    """End the batch with its files, or hold it and return False."""
+    with tenant_scope(lease.organization_id):
+        batch = lock_controlled_batch(lease=lease)
+        disagreement = _disagreement(batch, artefact)
+        if disagreement:
+            batch.held_reason = disagreement
+            batch.save(update_fields=["held_reason"])
+            logger.error("batch held for the operator", reason=disagreement)
+        else:
+            for name, field in (("output", "output_file"), ("errors", "error_file")):
+                if name in keys:
+                    setattr(batch, field, add_result_file(batch=batch, blob=files[name], key=keys[name], name=name))
+            _end(batch)
+        complete_lease(lease=lease)
+    return not disagreement
 
-    def __init__(self, lease: Lease) -> None:
-        self._lease = lease
-        self._last = time.monotonic()
 
-    def __call__(self) -> None:
-        if time.monotonic() - self._last > RENEW_SECONDS:
-            renew_lease(lease=self._lease)
-            self._last = time.monotonic()
-
-
-def _gather(batch: Batch, spool: IO[bytes], beat: _Heartbeat) -> dict[UUID, int]:
+def _gather(batch: Batch, spool: IO[bytes], beat: Heartbeat) -> dict[UUID, int]:
     """Copy all segments into one local file, so that rows can be picked from it in any order; where each begins."""
     with tenant_scope(batch.organization_id):
         segments = list(Segment.objects.filter(batch_id=batch.id).values_list("id", "storage_key"))
@@ -139,17 +147,21 @@ def _disagreement(batch: Batch, artefact: Artefact) -> str:
     events = UsageEvent.objects.filter(job=batch.wire_id).aggregate(
         requests=Sum("requests", default=0),
         input=Sum("input_tokens", default=0),
+        cached=Sum("cached_tokens", default=0),
         output=Sum("output_tokens", default=0),
         cost=Sum("cost_nanos", default=0),
     )
     row_cost = Row.objects.filter(batch_id=batch.id).aggregate(cost=Sum("cost_nanos", default=0))["cost"]
     accounts = {
-        "lines": (batch.total, artefact.rows),
-        "pending": (batch.pending, 0),
-        "successes": (batch.completed, artefact.successes, found.requests, events["requests"]),
+        "lines": (batch.total, artefact.states.total()),
+        "pending": (batch.pending, artefact.states[Row.State.PENDING], 0),
+        "completed": (batch.completed, artefact.states[Row.State.COMPLETED], found.requests, events["requests"]),
+        "failed": (batch.failed, artefact.states[Row.State.FAILED]),
+        "expired": (batch.expired, artefact.states[Row.State.EXPIRED]),
+        "cancelled": (batch.cancelled, artefact.states[Row.State.CANCELLED]),
         "input tokens": (batch.input_tokens, found.input_tokens, events["input"]),
         "output tokens": (batch.output_tokens, found.output_tokens, events["output"]),
-        "cached tokens": (batch.cached_tokens, found.cached_tokens),
+        "cached tokens": (batch.cached_tokens, found.cached_tokens, events["cached"]),
         "cost": (batch.cost_nanos, row_cost, events["cost"]),
     }
     return "; ".join(f"{name}: {values}" for name, values in accounts.items() if len(set(values)) > 1)

@@ -8,12 +8,12 @@ from typing import Any
 
 import orjson
 from django.conf import settings
-from structlog.contextvars import bound_contextvars
 
 from batches.assembly import assemble_batch
 from batches.lines import parse_line
-from batches.models import Batch, Row, Shard
-from batches.services import ASSEMBLY_KIND, VALIDATION_KIND, fail_rows, fail_unrunnable
+from batches.models import Row, Shard
+from batches.selectors import get_controlled_batch
+from batches.services import ASSEMBLY_KIND, VALIDATION_KIND, close_after_commit, fail_rows, fail_unrunnable
 from batches.validation import SHARD_KIND, validate_batch
 from common.errors import HoneError
 from common.storage import open_blob
@@ -30,12 +30,15 @@ class ValidationHandler(ControlHandler):
 
     def run(self, lease: Lease) -> None:
         """Validate."""
-        with bound_contextvars(job=_job(lease)):
-            validate_batch(lease=lease)
+        validate_batch(lease=lease)
 
     def exhausted(self, lease: Lease, *, code: str, message: str) -> None:
         """The batch fails: better a clear end than validating for ever."""
         fail_unrunnable(lease=lease, code=code, message=message)
+
+    def stopped(self, lease: Lease) -> None:
+        """Nothing stands in the way of the batch's end."""
+        close_after_commit(batch=get_controlled_batch(lease=lease))
 
 
 class AssemblyHandler(ControlHandler):
@@ -45,8 +48,7 @@ class AssemblyHandler(ControlHandler):
 
     def run(self, lease: Lease) -> None:
         """Assemble."""
-        with bound_contextvars(job=_job(lease)):
-            assemble_batch(lease=lease)
+        assemble_batch(lease=lease)
 
     def exhausted(self, lease: Lease, *, code: str, message: str) -> None:
         """The results stay in their segments; ``manage.py reassemble_batch`` writes the files later."""
@@ -82,29 +84,33 @@ class ShardHandler(LeaseHandler):
         fail_rows(
             shard=Shard.objects.get(lease_id=lease.id),
             code="worker_failure",
-            message=f"The request could not be run, in several tries ({code}: {message})",
+            message=f"The request could not be run ({code}: {message})",
         )
+
+    def stopped(self, lease: Lease) -> None:
+        """If this was the last holder, the batch can end."""
+        close_after_commit(batch=Shard.objects.select_related("batch").get(lease_id=lease.id).batch)
 
 
 def shard_input(*, lease: Lease) -> Iterator[bytes]:
-    """NDJSON of the rows of a lease that have no result yet (:class:`inference_workers.protocol.WorkRow`)."""
+    """NDJSON of the rows of a lease that have no result yet (:class:`inference_workers.protocol.WorkRow`).
+
+    What can go wrong goes wrong at once, not while the answer streams.
+    """
     with tenant_scope(lease.organization_id):
         shard = Shard.objects.select_related("batch__input_file").get(lease_id=lease.id)
-        rows = list(
-            Row.objects.filter(shard_id=shard.id, state=Row.State.PENDING)
-            .order_by("line")
-            .values_list("line", "offset", "length")
-        )
+        rows = Row.objects.filter(shard_id=shard.id, state=Row.State.PENDING).order_by("line")
+        places = list(rows.values_list("line", "offset", "length"))
     # Separate prefix caches per tenant: timing must not tell one customer what another has sent.
     salt = hmac.digest(settings.KEY_PEPPER, lease.organization_id.bytes, sha256).hex()
-    with open_blob(shard.batch.input_file.storage_key) as file:
-        for line, offset, length in rows:
+    key = shard.batch.input_file.storage_key
+    with open_blob(key):
+        return _read_rows(key, places, salt)
+
+
+def _read_rows(key: str, places: list[tuple[int, int, int]], salt: str) -> Iterator[bytes]:
+    with open_blob(key) as file:
+        for line, offset, length in places:
             file.seek(offset)
             body = parse_line(file.read(length))["body"]
             yield orjson.dumps({"line": line, "body": {**body, "cache_salt": salt}}, option=orjson.OPT_APPEND_NEWLINE)
-
-
-def _job(lease: Lease) -> str | None:
-    with tenant_scope(lease.organization_id):
-        batch = Batch.objects.filter(control_lease_id=lease.id).first()
-    return batch.wire_id if batch else None

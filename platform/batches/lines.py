@@ -7,6 +7,7 @@ from typing import IO, Any
 import orjson
 
 _BOM = b"\xef\xbb\xbf"
+_BLANK = b" \t\r\n" + _BOM
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -43,7 +44,7 @@ def read_lines(file: IO[bytes], *, max_bytes: int) -> Iterator[Line]:
                 length += len(rest)
                 if rest.endswith(b"\n"):
                     break
-        if data.strip():
+        if not is_whole or data.strip(_BLANK):
             if is_first:
                 _check_start(data)
                 is_first = False
@@ -57,7 +58,8 @@ def parse_line(data: bytes) -> Any:
 
 
 def _check_start(data: bytes) -> None:
-    if data.startswith(_UTF16_BOMS):
-        raise FileError("invalid_encoding", "The file is UTF-16; save it as UTF-8")
+    # JSON begins with an ASCII character, so a NUL beside it is the other half of a wider one.
+    if data.startswith(_UTF16_BOMS) or b"\0" in data[:4]:
+        raise FileError("invalid_encoding", "The file is not UTF-8 (it looks like UTF-16 or UTF-32); save it as UTF-8")
     if data.removeprefix(_BOM).lstrip().startswith(b"["):
         raise FileError("invalid_jsonl", "The file is a JSON array; write one object per line instead (JSON Lines)")

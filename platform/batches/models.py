@@ -15,7 +15,7 @@ from files.models import StoredFile
 from fleet.models import Lease
 from tenants.models import ApiKey, Organization, Project, TenantModel, WireModel, tenant_key
 
-_TERMINAL = ("failed", "completed", "expired", "cancelled")
+TERMINAL = ("failed", "completed", "expired", "cancelled")
 
 
 class Batch(WireModel, TenantModel):
@@ -98,18 +98,18 @@ class Batch(WireModel, TenantModel):
                 name="batch_rows_add_up",
             ),
             models.CheckConstraint(
-                condition=models.Q(pending=0) | ~models.Q(status__in=_TERMINAL), name="batch_terminal_has_no_pending"
+                condition=models.Q(pending=0) | ~models.Q(status__in=TERMINAL), name="batch_terminal_has_no_pending"
             ),
         ]
         indexes: ClassVar = [
             models.Index(fields=["project", "id"], name="batch_by_project"),
-            models.Index(fields=["expires_at"], condition=~models.Q(status__in=_TERMINAL), name="batch_open_by_expiry"),
+            models.Index(fields=["expires_at"], condition=~models.Q(status__in=TERMINAL), name="batch_open_by_expiry"),
         ]
 
     @property
     def is_terminal(self) -> bool:
         """Whether nothing will change any more."""
-        return self.status in _TERMINAL
+        return self.status in TERMINAL
 
 
 class Shard(TenantModel):
@@ -174,13 +174,14 @@ class Row(TenantModel):
     error = models.JSONField(null=True)
     """``{"code", "message", "param"}`` of a line that never ran."""
     segment = tenant_key(Segment, null=True, db_index=False)
-    result_offset = models.PositiveIntegerField(default=0)
-    result_length = models.PositiveIntegerField(default=0)
-    input_tokens = models.PositiveIntegerField(default=0)
-    cached_tokens = models.PositiveIntegerField(default=0)
-    output_tokens = models.PositiveIntegerField(default=0)
-    reasoning_tokens = models.PositiveIntegerField(default=0)
-    cost_nanos = models.BigIntegerField(default=0)
+    # Database defaults: rows are inserted by SQL of our own (batches.rows).
+    result_offset = models.PositiveIntegerField(db_default=0)
+    result_length = models.PositiveIntegerField(db_default=0)
+    input_tokens = models.PositiveIntegerField(db_default=0)
+    cached_tokens = models.PositiveIntegerField(db_default=0)
+    output_tokens = models.PositiveIntegerField(db_default=0)
+    reasoning_tokens = models.PositiveIntegerField(db_default=0)
+    cost_nanos = models.BigIntegerField(db_default=0)
 
     class Meta:
         indexes: ClassVar = [

@@ -4,6 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
+from batches.lines import parse_line
 from catalog.models import BaseModel
 from catalog.tokens import TokenCounter
 
@@ -39,10 +42,14 @@ _FIELDS: dict[str, frozenset[str]] = {
 }  # fmt: skip
 """Members a body may have. An explicit list: an engine's parameters reach further than a customer may."""
 
+_COUNTS: dict[str, int | None] = {"max_tokens": None, "max_completion_tokens": None, "n": 128, "best_of": 20}
+"""Members that are whole numbers of at least 1, and their greatest value."""
 _TEMPLATE_TOKENS = 512
 """More than a chat template adds by itself, for example with a default system prompt."""
 _MESSAGE_TOKENS = 64
 """More than a chat template adds per message."""
+_TOOLS_FACTOR = 4
+"""Templates print tools with indentation."""
 _DEFAULT_OUTPUT_TOKENS = 256
 """Taken for scheduling where a request names no limit; money is never computed from it."""
 
@@ -60,7 +67,6 @@ class LineError(Exception):
 class LineRequest:
     """A line that can run."""
 
-    custom_id: str
     model: BaseModel
     estimated_tokens: int
 
@@ -73,13 +79,8 @@ class LineRules:
     find_model: Callable[[str], BaseModel | None]
     counter_of: Callable[[BaseModel], TokenCounter]
 
-    def check(self, value: object, *, size: int) -> LineRequest:
+    def check(self, value: dict[str, Any], *, size: int) -> LineRequest:
         """The request of a parsed line of ``size`` bytes; raises :class:`LineError`."""
-        if isinstance(value, list):
-            raise LineError("invalid_line", "The line is a JSON array; write one object per line (JSON Lines)")
-        if not isinstance(value, dict):
-            raise LineError("invalid_line", "The line must be a JSON object with custom_id, method, url and body")
-        custom_id = self.custom_id(value)
         if value.get("method") != "POST":
             raise LineError("invalid_method", "'method' must be \"POST\"", "method")
         if value.get("url") != self.endpoint:
@@ -89,34 +90,25 @@ class LineRules:
             raise LineError("invalid_line", "'body' must be an object: the request as it would be sent online", "body")
         model = self._check_body(body)
         prompt_tokens = self._check_context(body, model, size)
-        return LineRequest(custom_id, model, prompt_tokens + (_output_limit(body) or _DEFAULT_OUTPUT_TOKENS))
-
-    def custom_id(self, value: dict[str, Any]) -> str:
-        """The line's custom_id; raises when it has none that can be used."""
-        custom_id = value.get("custom_id")
-        if not isinstance(custom_id, str) or not custom_id:
-            raise LineError("invalid_line", "'custom_id' must be a non-empty string, unique in the file", "custom_id")
-        if len(custom_id) > MAX_CUSTOM_ID or "\0" in custom_id:
-            raise LineError(
-                "invalid_line", f"'custom_id' takes at most {MAX_CUSTOM_ID} characters and no NUL", "custom_id"
-            )
-        return custom_id
+        output_tokens = (_output_limit(body) or _DEFAULT_OUTPUT_TOKENS) * (body.get("n") or 1)
+        return LineRequest(model, prompt_tokens + output_tokens)
 
     def _check_body(self, body: dict[str, Any]) -> BaseModel:
         if body.get("stream"):
             raise LineError("stream_not_allowed", "A batched request cannot stream; leave out 'stream'", "body.stream")
         unknown = next((name for name in body if name not in _FIELDS[self.endpoint]), None)
         if unknown is not None:
-            raise LineError(
-                "unknown_parameter", f"'{unknown[:80]}' is not a parameter of this endpoint", f"body.{unknown[:80]}"
-            )
+            shown = _printable(unknown)
+            raise LineError("unknown_parameter", f"'{shown}' is not a parameter of this endpoint", f"body.{shown}")
         name = body.get("model")
         if not isinstance(name, str) or not name:
             raise LineError("missing_required_parameter", "'model' is missing", "body.model")
         model = self.find_model(name)
         if model is None:
             raise LineError(
-                "model_not_found", f"The model '{name[:200]}' does not exist or this key may not use it", "body.model"
+                "model_not_found",
+                f"The model '{_printable(name)}' does not exist or this key may not use it",
+                "body.model",
             )
         if ENDPOINTS[self.endpoint] not in model.capabilities:
             raise LineError("endpoint_not_supported", f"'{model.name}' does not serve {self.endpoint}", "body.model")
@@ -127,17 +119,20 @@ class LineRules:
                 _check_prompt(body.get("prompt"), "prompt")
             case "/v1/embeddings":
                 _check_prompt(body.get("input"), "input")
-        for limit in ("max_tokens", "max_completion_tokens", "n"):
-            value = body.get(limit)
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise LineError("invalid_value", f"'{limit}' must be a positive whole number", f"body.{limit}")
+        for name, most in _COUNTS.items():
+            value = body.get(name)
+            if value is not None and not (type(value) is int and 1 <= value <= (most or value)):
+                allowed = f"from 1 to {most}" if most else "of at least 1"
+                raise LineError("invalid_value", f"'{name}' must be a whole number {allowed}", f"body.{name}")
         return model
 
     def _check_context(self, body: dict[str, Any], model: BaseModel, size: int) -> int:
         """Prompt tokens: exact where the byte bound could pass the context (no token is shorter than a byte)."""
-        output = _output_limit(body) or 1
+        output = 0 if self.endpoint == "/v1/embeddings" else _output_limit(body) or 1
         messages = body.get("messages") or []
         bound = size + _TEMPLATE_TOKENS + _MESSAGE_TOKENS * len(messages)
+        if body.get("tools"):
+            bound += _TOOLS_FACTOR * size
         if bound + output <= model.context_length:
             return size // 4
         counter = self.counter_of(model)
@@ -157,9 +152,39 @@ class LineRules:
         return tokens
 
 
+def parse_request(data: bytes) -> dict[str, Any]:
+    """The object of a line; :class:`LineError` when it is none that an engine could be sent."""
+    try:
+        value = parse_line(data)
+        orjson.dumps(value)  # nests less deep than it reads
+    except orjson.JSONDecodeError as error:
+        raise LineError("invalid_json_line", f"The line is not valid JSON: {error}") from error
+    except orjson.JSONEncodeError as error:
+        raise LineError("invalid_line", "The line nests too deeply") from error
+    if not isinstance(value, dict):
+        raise LineError("invalid_line", "The line must be a JSON object with custom_id, method, url and body")
+    return value
+
+
+def read_custom_id(value: dict[str, Any]) -> str:
+    """The line's custom_id; :class:`LineError` when it has none that can be used."""
+    custom_id = value.get("custom_id")
+    if not isinstance(custom_id, str) or not custom_id:
+        raise LineError("invalid_line", "'custom_id' must be a non-empty string, unique in the file", "custom_id")
+    if len(custom_id) > MAX_CUSTOM_ID or "\0" in custom_id:
+        raise LineError("invalid_line", f"'custom_id' takes at most {MAX_CUSTOM_ID} characters and no NUL", "custom_id")
+    return custom_id
+
+
 def _output_limit(body: dict[str, Any]) -> int | None:
-    value = body.get("max_completion_tokens") or body.get("max_tokens")
-    return value * (body.get("n") or 1) if isinstance(value, int) else None
+    """Most tokens of one answer."""
+    limit: int | None = body.get("max_completion_tokens") or body.get("max_tokens")
+    return limit
+
+
+def _printable(text: str) -> str:
+    """A customer's text as a message may quote it."""
+    return "".join(character if character.isprintable() else "?" for character in text[:80])
 
 
 def _check_messages(messages: object) -> None:

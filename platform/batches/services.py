@@ -4,21 +4,28 @@ Locks are always taken in the order lease, then batch; what must begin with the 
 in a transaction of its own and touches the leases in the next, which the periodic task repeats if need be.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import structlog
 from django.conf import settings
+from django.db import transaction
+from django.db.models import QuerySet
+from django.db.models.functions import Now
 from django.utils import timezone
 
-from batches.models import Batch, Row, Shard
+from batches.models import TERMINAL, Batch, Row, Shard
+from batches.selectors import get_controlled_batch
 from catalog.models import BaseModel
-from common.errors import HoneError, not_found
+from common.errors import CODES, HoneError, not_found
 from common.ids import from_wire
 from common.storage import IncomingBlob
 from files.models import StoredFile
 from files.services import NewFile, add_file, hold_file, lock_file, release_file
+from fleet.heartbeat import WorkCancelledError
 from fleet.models import Lease
 from fleet.services import complete_lease, create_lease, lock_lease, request_cancel, revoke_leases
 from tenants.models import ApiKey, Project
@@ -30,6 +37,7 @@ logger = structlog.get_logger(__name__)
 WINDOWS = {"24h": timedelta(hours=24)}
 VALIDATION_KIND = "batch_validation"
 ASSEMBLY_KIND = "batch_assembly"
+_RUNNING = (Batch.Status.VALIDATING, Batch.Status.IN_PROGRESS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +99,9 @@ def cancel_batch(*, project: Project, wire_id: str, actor: str) -> Batch:
             raise not_found("batch", wire_id)
         if batch.status in (Batch.Status.CANCELLING, Batch.Status.CANCELLED):
             return batch
-        if batch.status not in (Batch.Status.VALIDATING, Batch.Status.IN_PROGRESS) or batch.closing_as:
+        if batch.closing_as:
+            raise HoneError("conflict", "The batch's completion window has closed; it ends as expired", param="id")
+        if batch.status not in _RUNNING:
             raise HoneError("conflict", f"A batch that is {batch.status} cannot be cancelled", param="id")
         batch.status = Batch.Status.CANCELLING
         batch.closing_as = Batch.Status.CANCELLED
@@ -105,47 +115,44 @@ def cancel_batch(*, project: Project, wire_id: str, actor: str) -> Batch:
 def expire_batch(*, batch: Batch) -> None:
     """The completion window has closed."""
     with tenant_scope(batch.organization_id):
-        marked = Batch.objects.filter(
-            id=batch.id, closing_as="", status__in=[Batch.Status.VALIDATING, Batch.Status.IN_PROGRESS]
-        ).update(closing_as=Batch.Status.EXPIRED)
-        if marked:
-            record(
-                actor=SYSTEM_ACTOR, action="batch.expired", subject=batch.wire_id, organization_id=batch.organization_id
-            )
+        running = Batch.objects.filter(id=batch.id, closing_as="", status__in=_RUNNING)
+        if not running.update(closing_as=Batch.Status.EXPIRED):
+            return  # it has been cancelled, or has ended, meanwhile
+        record(actor=SYSTEM_ACTOR, action="batch.expired", subject=batch.wire_id, organization_id=batch.organization_id)
     close_batch(batch=batch)
 
 
 def close_batch(*, batch: Batch) -> None:
-    """Bring a marked batch to its end as far as that is possible now; called again until it is there.
+    """Bring a batch that is marked (``closing_as``) to its end as far as that is possible now; repeated until it is.
 
     Holders are asked first, so that they can bring what they have finished; after the grace they are fenced off.
     """
     with tenant_scope(batch.organization_id):
-        leases = _work_leases(batch)
-        request_cancel(lease_ids=leases)
+        if not _closing(batch).exists():
+            return
+        request_cancel(lease_ids=_work_leases(batch))
     with tenant_scope(batch.organization_id):
-        held = Lease.objects.filter(id__in=leases, state=Lease.State.LEASED)
-        oldest = held.order_by("cancel_requested_at").values_list("cancel_requested_at", flat=True).first()
+        leases = _work_leases(batch)
         grace = timedelta(seconds=settings.BATCH_CANCEL_GRACE_SECONDS)
-        if oldest is not None and timezone.now() - oldest < grace:
+        if Lease.objects.filter(
+            id__in=leases, state=Lease.State.LEASED, cancel_requested_at__gt=Now() - grace
+        ).exists():
             return
         revoke_leases(lease_ids=leases)
-        locked = Batch.objects.select_for_update().get(id=batch.id)
-        if not locked.closing_as or locked.status not in (
-            Batch.Status.VALIDATING,
-            Batch.Status.IN_PROGRESS,
-            Batch.Status.CANCELLING,
-        ):
+        locked = _closing(batch).select_for_update().first()
+        if locked is None:
             return
-        state = Row.State.CANCELLED if locked.closing_as == Batch.Status.CANCELLED else Row.State.EXPIRED
+        state = Row.State(locked.closing_as)
         count = Row.objects.filter(batch_id=locked.id, state=Row.State.PENDING).update(state=state)
         locked.pending -= count
-        if state == Row.State.CANCELLED:
-            locked.cancelled += count
-        else:
-            locked.expired += count
-        locked.save(update_fields=["pending", "cancelled", "expired"])
+        setattr(locked, state, count)
+        locked.save(update_fields=["pending", state])
         start_assembly(batch=locked)
+
+
+def close_after_commit(*, batch: Batch) -> None:
+    """A lease of this batch has ended at our wish. Its lock must go first: other leases are locked next."""
+    transaction.on_commit(lambda: close_batch(batch=batch), robust=True)
 
 
 def start_assembly(*, batch: Batch) -> None:
@@ -157,12 +164,19 @@ def start_assembly(*, batch: Batch) -> None:
     _queue_control_work(batch, ASSEMBLY_KIND)
 
 
+def lock_controlled_batch(*, lease: Lease) -> Batch:
+    """The batch whose control work ``lease`` is, both locked until the scope ends; ``lease_lost`` otherwise."""
+    lock_lease(lease_id=lease.id, epoch=lease.epoch)
+    return get_controlled_batch(lease=lease, lock=True)
+
+
 def close_failed(*, lease: Lease, errors: list[dict[str, Any]], error_blob: IncomingBlob | None = None) -> None:
     """End a batch that did not pass validation: nothing ran, nothing is charged."""
     key = error_blob.keep_new(lease.organization_id, "files") if error_blob else None
     with tenant_scope(lease.organization_id):
-        lock_lease(lease_id=lease.id, epoch=lease.epoch)
-        batch = Batch.objects.select_for_update().get(control_lease_id=lease.id)
+        batch = lock_controlled_batch(lease=lease)
+        if batch.closing_as:
+            raise WorkCancelledError
         if error_blob is not None and key is not None:
             batch.error_file = add_result_file(batch=batch, blob=error_blob, key=key, name="errors")
         _fail(batch, errors)
@@ -170,12 +184,20 @@ def close_failed(*, lease: Lease, errors: list[dict[str, Any]], error_blob: Inco
 
 
 def fail_unrunnable(*, lease: Lease, code: str, message: str) -> None:
-    """Control work on a batch has failed for good. Call inside the scope, with the lease locked."""
-    batch = Batch.objects.select_for_update().get(control_lease_id=lease.id)
-    if not batch.is_terminal:
-        _fail(
-            batch, [{"code": code, "message": f"{message} (given up after several tries)", "param": None, "line": None}]
-        )
+    """Validation or assembly has failed for good. Call inside the scope, with the lease locked."""
+    batch = Batch.objects.select_for_update().filter(control_lease_id=lease.id).first()
+    if batch is None or batch.is_terminal:
+        return
+    if lease.kind == VALIDATION_KIND and batch.closing_as:
+        return  # close_batch ends it
+    kept = "; the results are kept, and the operator can have them assembled again" if batch.total else ""
+    complaint = {
+        "code": code if code in CODES else "batch_failed",
+        "message": f"{message} (given up after several tries{kept})",
+        "param": None,
+        "line": None,
+    }
+    _fail(batch, [complaint, *batch.errors])
 
 
 def fail_rows(*, shard: Shard, code: str, message: str) -> None:
@@ -200,19 +222,41 @@ def fail_retired(*, shard: Shard) -> None:
         fail_rows(shard=shard, code="model_not_found", message=f"The model '{shard.model}' has been withdrawn")
 
 
+def reassemble_batch(*, wire_id: str) -> Batch:
+    """Queue the assembly again of a batch that is held, or whose files could not be written: an operator's wish."""
+    # The operator knows batches, not tenants.
+    batch_id = from_wire(Batch.ID_PREFIX, wire_id)
+    found = Batch.all_tenants.filter(id=batch_id).first() if batch_id else None
+    if found is None:
+        raise not_found("batch", wire_id)
+    with tenant_scope(found.organization_id):
+        batch = Batch.objects.select_for_update().get(id=found.id)
+        has_no_files = batch.status == Batch.Status.FAILED and batch.finalizing_at is not None
+        if not batch.held_reason and not has_no_files:
+            raise HoneError("conflict", f"{wire_id} is {batch.status}; only a batch without its files is reassembled")
+        is_cancelled = batch.closing_as == Batch.Status.CANCELLED
+        batch.status = Batch.Status.CANCELLING if is_cancelled else Batch.Status.FINALIZING
+        batch.held_reason = ""
+        batch.failed_at = None
+        batch.errors = [error for error in batch.errors if error["line"] is not None]
+        batch.save(update_fields=["status", "held_reason", "failed_at", "errors"])
+        start_assembly(batch=batch)
+        record(actor=SYSTEM_ACTOR, action="batch.reassembled", subject=wire_id, organization_id=batch.organization_id)
+    return batch
+
+
 def close_due_batches(*, limit: int = 200) -> None:
     """Expire what is over, finish what is being closed, fail what waits for a withdrawn model."""
     # All three are found across tenants; each batch is then worked on in its own tenant's scope.
-    unfinished = [Batch.Status.VALIDATING, Batch.Status.IN_PROGRESS, Batch.Status.CANCELLING]
-    open_batches = Batch.all_tenants.filter(status__in=unfinished)
-    for batch in open_batches.filter(closing_as="", expires_at__lte=timezone.now())[:limit]:
-        expire_batch(batch=batch)
-    for batch in open_batches.exclude(closing_as="").filter(finalizing_at=None)[:limit]:
-        close_batch(batch=batch)
-    retired = BaseModel.objects.filter(is_active=False).values_list("name", flat=True)
-    waiting = Shard.all_tenants.filter(model__in=list(retired), lease__state=Lease.State.WAITING)
+    unfinished = Batch.all_tenants.filter(finalizing_at=None).exclude(status__in=TERMINAL).order_by("expires_at")
+    for batch in unfinished.filter(closing_as="", expires_at__lte=Now())[:limit]:
+        _attempt(expire_batch, batch=batch)
+    for batch in unfinished.exclude(closing_as="")[:limit]:
+        _attempt(close_batch, batch=batch)
+    retired = list(BaseModel.objects.filter(is_active=False).values_list("name", flat=True))
+    waiting = Shard.all_tenants.filter(lease__state=Lease.State.WAITING, lease__model__in=retired)
     for shard in waiting[:limit]:
-        fail_retired(shard=shard)
+        _attempt(fail_retired, shard=shard)
 
 
 def add_result_file(*, batch: Batch, blob: IncomingBlob, key: str, name: str) -> StoredFile:
@@ -253,7 +297,19 @@ def _queue_control_work(batch: Batch, kind: str) -> None:
     batch.save(update_fields=["control_lease"])
 
 
-def _work_leases(batch: Batch) -> list[Any]:
-    shards = list(Shard.objects.filter(batch_id=batch.id).values_list("lease_id", flat=True))
-    current = Batch.objects.filter(id=batch.id, control_lease__kind=VALIDATION_KIND)
-    return shards + list(current.values_list("control_lease_id", flat=True))
+def _closing(batch: Batch) -> QuerySet[Batch]:
+    """The batch, if it is on its way to an early end and its files are not being written yet."""
+    return Batch.objects.filter(id=batch.id, finalizing_at=None).exclude(closing_as="").exclude(status__in=TERMINAL)
+
+
+def _work_leases(batch: Batch) -> list[UUID]:
+    shards = Shard.objects.filter(batch_id=batch.id).values_list("lease_id", flat=True)
+    validation = Batch.objects.filter(id=batch.id, control_lease__kind=VALIDATION_KIND)
+    return [*shards, *validation.values_list("control_lease_id", flat=True)]
+
+
+def _attempt(function: Callable[..., None], **arguments: Any) -> None:
+    try:
+        function(**arguments)
+    except Exception:  # one batch that cannot be closed must not keep the others waiting for ever
+        logger.exception("periodic work failed", work=function.__name__)

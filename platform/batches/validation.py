@@ -4,39 +4,39 @@ Constant memory: what has been found out about the lines goes to a spool on disk
 database in one short transaction that the lease's epoch fences.
 """
 
-import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import islice
-from pathlib import Path
 from typing import IO, Any
 from uuid import UUID
 
 import orjson
 from django.conf import settings
 from django.utils import timezone
+from structlog.contextvars import bound_contextvars
 
-from batches.lines import FileError, Line, parse_line, read_lines
-from batches.models import Batch, Row, Shard
-from batches.requests import LineError, LineRequest, LineRules
+from batches.lines import FileError, Line, read_lines
+from batches.models import Batch, Shard
+from batches.requests import LineError, LineRequest, LineRules, parse_request, read_custom_id
 from batches.results import error_line
-from batches.services import close_failed, start_assembly
+from batches.rows import insert_rows, row_record
+from batches.selectors import get_controlled_batch
+from batches.services import close_failed, lock_controlled_batch, start_assembly
+from batches.spool import open_spool
 from catalog.models import BaseModel, Price
 from catalog.selectors import current_price, usable_models
 from catalog.tokens import token_counter
 from common.ids import uuid7
 from common.storage import IncomingBlob, open_blob
 from fleet.doorbell import ring_after_commit
+from fleet.heartbeat import Heartbeat, WorkCancelledError
 from fleet.models import Lease
-from fleet.services import complete_lease, lock_lease, renew_lease
+from fleet.services import complete_lease
 from tenants.scope import tenant_scope
 
 MAX_LISTED_ERRORS = 2_000
 """Bad lines named in the batch object itself; the error file names all of them."""
-RENEW_SECONDS = 3
 INSERT_ROWS = 5_000
 SHARD_KIND = "batch_shard"
 
@@ -60,13 +60,12 @@ class ShardPlan:
 class Plan:
     """What one pass over the file has found; the lines themselves stand in the spool, in order."""
 
-    def __init__(self, batch: Batch, spool: IO[bytes]) -> None:
-        self.batch = batch
+    def __init__(self, spool: IO[bytes]) -> None:
         self.shards: list[ShardPlan] = []
         self.errors: list[dict[str, Any]] = []
         self.total = 0
         self.invalid = 0
-        self._open: dict[str, int] = {}
+        self._open: dict[str, ShardPlan] = {}
         self._spool = spool
 
     @property
@@ -74,16 +73,16 @@ class Plan:
         """Names of all models that lines ask for."""
         return {shard.model for shard in self.shards}
 
-    def add(self, line: Line, request: LineRequest) -> None:
+    def add(self, line: Line, custom_id: str, request: LineRequest) -> None:
         """A line that can run."""
         name = request.model.name
-        index = self._open.get(name)
-        if index is None or self.shards[index].is_full:
-            index = self._open[name] = len(self.shards)
-            self.shards.append(ShardPlan(name))
-        self.shards[index].rows += 1
-        self.shards[index].tokens += request.estimated_tokens
-        self._write(line, request.custom_id, index, None)
+        shard = self._open.get(name)
+        if shard is None or shard.is_full:
+            shard = self._open[name] = ShardPlan(name)
+            self.shards.append(shard)
+        shard.rows += 1
+        shard.tokens += request.estimated_tokens
+        self._write(line, custom_id, shard.id, None)
 
     def reject(self, line: Line, custom_id: str | None, error: LineError) -> None:
         """A line that cannot run."""
@@ -93,61 +92,51 @@ class Plan:
             self.errors.append({**complaint, "line": line.number})
         self._write(line, custom_id, None, complaint)
 
-    def rows(self) -> Iterator[Row]:
-        """The lines, as rows to be stored."""
+    def records(self) -> Iterator[bytes]:
+        """The lines, as records of :mod:`batches.rows`."""
         self._spool.seek(0)
-        batch = self.batch
-        for record in self._spool:
-            number, offset, length, custom_id, index, error = orjson.loads(record)
-            yield Row(
-                organization_id=batch.organization_id,
-                batch_id=batch.id,
-                line=number,
-                shard_id=None if index is None else self.shards[index].id,
+        yield from self._spool
+
+    def _write(self, line: Line, custom_id: str | None, shard: UUID | None, error: dict[str, Any] | None) -> None:
+        self.total += 1
+        self._spool.write(
+            row_record(
+                line=line.number,
+                offset=line.offset,
+                length=line.length,
                 custom_id=custom_id,
-                offset=offset,
-                length=length,
-                state=Row.State.PENDING if error is None else Row.State.FAILED,
+                shard=shard,
                 error=error,
             )
-
-    def _write(self, line: Line, custom_id: str | None, shard: int | None, error: dict[str, Any] | None) -> None:
-        self.total += 1
-        record = (line.number, line.offset, line.length, custom_id, shard, error)
-        self._spool.write(orjson.dumps(record) + b"\n")
+        )
 
 
 def validate_batch(*, lease: Lease) -> None:
     """Read, check and shard the batch of this lease, or fail it with every bad line named. May run twice."""
     with tenant_scope(lease.organization_id):
-        batch = Batch.objects.select_related("input_file", "api_key").get(control_lease_id=lease.id)
+        batch = get_controlled_batch(lease=lease)
         models = {model.name: model for model in usable_models(key=batch.api_key)}
     rules = LineRules(endpoint=batch.endpoint, find_model=models.get, counter_of=token_counter)
-    folder = Path(settings.STORAGE_ROOT) / "incoming"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with tempfile.TemporaryFile(dir=folder) as spool:
-        plan = Plan(batch, spool)
+    with bound_contextvars(job=batch.wire_id), open_spool() as spool:
+        plan = Plan(spool)
         try:
-            _read(plan, rules, lease)
+            _read(batch, plan, rules, Heartbeat(lease))
         except FileError as error:
             close_failed(
                 lease=lease, errors=[{"code": error.code, "message": error.message, "param": None, "line": None}]
             )
             return
         if plan.invalid and batch.on_invalid == Batch.OnInvalid.FAIL:
-            _fail(plan, lease)
+            _fail(batch, plan, lease)
         else:
             _commit(plan, models, lease)
 
 
-def _read(plan: Plan, rules: LineRules, lease: Lease) -> None:
+def _read(batch: Batch, plan: Plan, rules: LineRules, beat: Heartbeat) -> None:
     seen: set[bytes] = set()
-    renewed = time.monotonic()
-    with open_blob(plan.batch.input_file.storage_key) as file:
+    with open_blob(batch.input_file.storage_key) as file:
         for line in read_lines(file, max_bytes=settings.BATCH_LINE_MAX_BYTES):
-            if time.monotonic() - renewed > RENEW_SECONDS:
-                renew_lease(lease=lease)
-                renewed = time.monotonic()
+            beat()
             if plan.total >= settings.BATCH_INPUT_MAX_ROWS:
                 raise FileError(
                     "too_many_rows", f"A batch takes at most {settings.BATCH_INPUT_MAX_ROWS} requests; split the file"
@@ -155,28 +144,24 @@ def _read(plan: Plan, rules: LineRules, lease: Lease) -> None:
             custom_id = None
             try:
                 value = _parse(line)
-                # Noted before all else, so that a line that is wrong otherwise is still named by its id.
-                with suppress(LineError):
-                    custom_id = rules.custom_id(value) if isinstance(value, dict) else None
+                # Before all else, so that a line that is wrong otherwise is still named by its id.
+                custom_id = read_custom_id(value)
+                _note(custom_id, seen)
                 request = rules.check(value, size=line.length)
-                _note(request.custom_id, seen)
             except LineError as error:
                 plan.reject(line, custom_id, error)
             else:
-                plan.add(line, request)
+                plan.add(line, custom_id, request)
     if plan.total == 0:
         raise FileError("empty_file", "The file holds no request")
 
 
-def _parse(line: Line) -> object:
+def _parse(line: Line) -> dict[str, Any]:
     if line.data is None:
         raise LineError(
             "line_too_large", f"The line has {line.length} bytes; at most {settings.BATCH_LINE_MAX_BYTES} are allowed"
         )
-    try:
-        return parse_line(line.data)
-    except orjson.JSONDecodeError as error:
-        raise LineError("invalid_json_line", f"The line is not valid JSON: {error}") from error
+    return parse_request(line.data)
 
 
 def _note(custom_id: str, seen: set[bytes]) -> None:
@@ -187,18 +172,20 @@ def _note(custom_id: str, seen: set[bytes]) -> None:
     seen.add(digest)
 
 
-def _fail(plan: Plan, lease: Lease) -> None:
+def _fail(batch: Batch, plan: Plan, lease: Lease) -> None:
     with IncomingBlob() as blob:
-        for row in plan.rows():
-            if row.error is not None:
-                blob.write(error_line(plan.batch, row))
+        for record in plan.records():
+            row = orjson.loads(record)
+            if row["error"] is not None:
+                blob.write(error_line(batch, line=row["line"], custom_id=row["custom_id"], error=row["error"]))
         close_failed(lease=lease, errors=plan.errors, error_blob=blob)
 
 
 def _commit(plan: Plan, models: dict[str, BaseModel], lease: Lease) -> None:
     with tenant_scope(lease.organization_id):
-        lock_lease(lease_id=lease.id, epoch=lease.epoch)
-        batch = Batch.objects.select_for_update().get(id=plan.batch.id)
+        batch = lock_controlled_batch(lease=lease)
+        if batch.closing_as:
+            raise WorkCancelledError
         prices = {
             name: current_price(model=models[name], kind=Price.Kind.BATCH, completion_window=batch.completion_window)
             for name in plan.models
@@ -226,9 +213,9 @@ def _commit(plan: Plan, models: dict[str, BaseModel], lease: Lease) -> None:
             )
             for shard, shard_lease in zip(plan.shards, leases, strict=True)
         )
-        rows = plan.rows()
-        while chunk := list(islice(rows, INSERT_ROWS)):
-            Row.objects.bulk_create(chunk)
+        records = plan.records()
+        while chunk := list(islice(records, INSERT_ROWS)):
+            insert_rows(batch=batch, records=chunk)
         batch.status = Batch.Status.IN_PROGRESS
         batch.in_progress_at = timezone.now()
         batch.model = next(iter(plan.models)) if len(plan.models) == 1 else ""

@@ -16,7 +16,7 @@ def usable_models(*, key: ApiKey) -> QuerySet[BaseModel]:
 
 def get_model(*, key: ApiKey, name: str) -> BaseModel:
     """One model; a missing and a forbidden one look the same."""
-    model = usable_models(key=key).filter(name=name).first()
+    model = usable_models(key=key).filter(name=name).first() if "\0" not in name else None
     if model is None:
         raise HoneError(
             "model_not_found", f"The model '{name}' does not exist or this key may not use it", param="model"

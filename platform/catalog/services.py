@@ -1,16 +1,19 @@
 """Writes about models and prices: an operator's work, done in the system role."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from django.db import transaction
+from jinja2 import TemplateError
 
 from catalog.models import BaseModel, Price
+from catalog.tokens import build_counter
 from common.database import SYSTEM
 from common.errors import HoneError
-from common.storage import save_bytes
+from common.storage import save_addressed
 
 MANIFEST = "hone-model.json"
 """Written beside the weights by ``python -m inference_workers prepare``."""
@@ -25,37 +28,36 @@ class TokenPrice:
     output_nanos: int
 
 
+@dataclass(frozen=True)
+class _PreparedModel:
+    """What the catalogue takes from a prepared model's folder."""
+
+    name: str
+    revision: str
+    source: str
+    context_length: int
+    capabilities: list[str]
+    tokenizer: bytes
+    chat_template: str
+    special_tokens: dict[str, str]
+
+
 def register_model(*, directory: Path, online: TokenPrice, batch: TokenPrice) -> BaseModel:
     """Put a prepared model into the catalogue, or bring its entry and prices up to date. Safe to repeat."""
-    try:
-        manifest: dict[str, Any] = json.loads((directory / MANIFEST).read_text())
-        tokenizer = (directory / "tokenizer.json").read_bytes()
-        tokenizer_config: dict[str, Any] = json.loads((directory / "tokenizer_config.json").read_text())
-    except (OSError, ValueError) as error:
-        raise HoneError("invalid_value", f"{directory} is not a prepared model: {error}") from error
-    template_file = directory / "chat_template.jinja"
-    template = template_file.read_text() if template_file.exists() else tokenizer_config.get("chat_template", "")
-    key = f"catalog/{manifest['name']}/{manifest['revision']}/tokenizer.json"
-    model = BaseModel.objects.using(SYSTEM).filter(name=manifest["name"]).first()
-    if model is None or model.revision != manifest["revision"] or not model.tokenizer_key:
-        key = _store_tokenizer(key, tokenizer)
-    else:
-        key = model.tokenizer_key
+    prepared = _read(directory)
+    tokenizer_key = save_addressed("catalog/tokenizers", prepared.tokenizer)
     with transaction.atomic(using=SYSTEM):
+        # Locks the model's row, so that two registrations number their prices one after the other.
         model, _ = BaseModel.objects.using(SYSTEM).update_or_create(
-            name=manifest["name"],
+            name=prepared.name,
             defaults={
-                "revision": manifest["revision"],
-                "source": manifest["source"],
-                "context_length": manifest["context_length"],
-                "capabilities": manifest["capabilities"],
-                "tokenizer_key": key,
-                "chat_template": template,
-                "special_tokens": {
-                    name: value["content"] if isinstance(value, dict) else value
-                    for name, value in tokenizer_config.items()
-                    if name.endswith("_token") and isinstance(value, (str, dict))
-                },
+                "revision": prepared.revision,
+                "source": prepared.source,
+                "context_length": prepared.context_length,
+                "capabilities": prepared.capabilities,
+                "tokenizer_key": tokenizer_key,
+                "chat_template": prepared.chat_template,
+                "special_tokens": prepared.special_tokens,
                 "is_active": True,
             },
         )
@@ -70,13 +72,40 @@ def retire_model(*, name: str) -> None:
         raise HoneError("model_not_found", f"The model '{name}' does not exist", param="model")
 
 
-def _store_tokenizer(key: str, tokenizer: bytes) -> str:
-    save_bytes(key, tokenizer)
-    return key
+def _read(directory: Path) -> _PreparedModel:
+    try:
+        manifest: dict[str, Any] = json.loads((directory / MANIFEST).read_text())
+        config: dict[str, Any] = json.loads((directory / "tokenizer_config.json").read_text())
+        template_file = directory / "chat_template.jinja"
+        prepared = _PreparedModel(
+            name=manifest["name"],
+            revision=manifest["revision"],
+            source=manifest["source"],
+            context_length=manifest["context_length"],
+            capabilities=sorted(BaseModel.Capability(capability) for capability in manifest["capabilities"]),
+            tokenizer=(directory / "tokenizer.json").read_bytes(),
+            chat_template=template_file.read_text() if template_file.exists() else config.get("chat_template") or "",
+            special_tokens={
+                name: value["content"] if isinstance(value, dict) else value
+                for name, value in config.items()
+                if name.endswith("_token") and isinstance(value, (str, dict))
+            },
+        )
+        if not re.fullmatch(r"[\w.:-]{1,200}", prepared.name, re.ASCII):
+            raise ValueError(f"the name {prepared.name!r} is not made of letters, digits and . _ : -")
+        if prepared.context_length < 1:
+            raise ValueError(f"a context of {prepared.context_length} tokens")
+        # What the control plane cannot count with it must not sell.
+        build_counter(prepared.tokenizer, prepared.chat_template, prepared.special_tokens).count_text("a")
+    except KeyError as error:
+        raise HoneError("invalid_value", f"{directory} is not a prepared model: {error} is missing") from error
+    except (OSError, ValueError, TypeError, AttributeError, TemplateError) as error:
+        raise HoneError("invalid_value", f"{directory} is not a prepared model: {error}") from error
+    return prepared
 
 
 def _set_price(model: BaseModel, kind: Price.Kind, window: str, price: TokenPrice) -> None:
-    prices = Price.objects.using(SYSTEM).select_for_update().filter(model=model, kind=kind, completion_window=window)
+    prices = Price.objects.using(SYSTEM).filter(model=model, kind=kind, completion_window=window)
     newest = prices.order_by("-version").first()
     if newest and (newest.input_nanos, newest.cached_input_nanos, newest.output_nanos) == (
         price.input_nanos,

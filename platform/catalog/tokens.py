@@ -45,16 +45,20 @@ def token_counter(model: BaseModel) -> TokenCounter:
     return _load(model.tokenizer_key, model.chat_template, orjson.dumps(model.special_tokens))
 
 
-@lru_cache(maxsize=8)
-def _load(tokenizer_key: str, chat_template: str, special_tokens: bytes) -> TokenCounter:
-    with open_blob(tokenizer_key) as file:
-        tokenizer = Tokenizer.from_buffer(file.read())
+def build_counter(tokenizer: bytes, chat_template: str, special_tokens: dict[str, str]) -> TokenCounter:
+    """A counter from the files of a model; ValueError or jinja2.TemplateError when they are broken."""
     # The template comes with the model: untrusted, so sandboxed, with the extras that templates rely on.
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
     environment.globals["raise_exception"] = _refuse
     environment.filters["tojson"] = lambda value, **_: orjson.dumps(value).decode()
     template = environment.from_string(chat_template) if chat_template else None
-    return TokenCounter(tokenizer, template, orjson.loads(special_tokens))
+    return TokenCounter(Tokenizer.from_buffer(tokenizer), template, special_tokens)
+
+
+@lru_cache(maxsize=8)
+def _load(tokenizer_key: str, chat_template: str, special_tokens: bytes) -> TokenCounter:
+    with open_blob(tokenizer_key) as file:
+        return build_counter(file.read(), chat_template, orjson.loads(special_tokens))
 
 
 def _refuse(message: str) -> NoReturn:

@@ -6,5 +6,6 @@ from catalog.api import ModelListView, ModelView
 
 urlpatterns = [
     path("models", ModelListView.as_view()),
-    path("models/<str:name>", ModelView.as_view()),
+    # A name that holds a slash is not found, like any other that does not exist.
+    path("models/<path:name>", ModelView.as_view()),
 ]

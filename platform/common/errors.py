@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from common.masking import masked
+
 SERVER = "server_error"
 INVALID = "invalid_request_error"
 
@@ -17,7 +19,7 @@ class ErrorKind:
     retry: bool = False
 
 
-CODES: dict[str, ErrorKind] = {
+REQUEST_CODES: dict[str, ErrorKind] = {
     "invalid_request": ErrorKind(400, INVALID, "The request is malformed in a way no other code names."),
     "invalid_json": ErrorKind(400, INVALID, "The body is not valid JSON in UTF-8."),
     "invalid_multipart": ErrorKind(400, INVALID, "The multipart body is malformed or was cut off."),
@@ -26,7 +28,7 @@ CODES: dict[str, ErrorKind] = {
     "invalid_type": ErrorKind(400, INVALID, "A parameter has the wrong JSON type."),
     "invalid_value": ErrorKind(400, INVALID, "A parameter has a value that is not allowed."),
     "invalid_purpose": ErrorKind(400, INVALID, "The file's purpose does not fit this use."),
-    "file_not_ready": ErrorKind(400, INVALID, "The file is not usable; see its status."),
+    "empty_file": ErrorKind(400, INVALID, "The file is empty, or holds no request."),
     "invalid_api_key": ErrorKind(401, INVALID, "No key was sent, or it is unknown, expired or revoked."),
     "organization_inactive": ErrorKind(403, INVALID, "The organisation is suspended or the project archived."),
     "insufficient_scope": ErrorKind(403, INVALID, "The key lacks a scope; the message names it."),
@@ -47,10 +49,10 @@ CODES: dict[str, ErrorKind] = {
     "internal_error": ErrorKind(500, SERVER, "Our fault; quote the request id.", retry=True),
     "service_unavailable": ErrorKind(503, SERVER, "A part of the service is away for a moment.", retry=True),
     "storage_full": ErrorKind(507, SERVER, "The file store has no room; nothing was kept. The operator must act."),
-    # Row-level: in a batch's `errors`, its error file, never as an HTTP status.
+}
+ROW_CODES: dict[str, ErrorKind] = {
     "invalid_encoding": ErrorKind(400, INVALID, "The input file is not UTF-8."),
     "invalid_jsonl": ErrorKind(400, INVALID, "The input file is not JSON Lines (one object a line)."),
-    "empty_file": ErrorKind(400, INVALID, "The input file holds no request."),
     "too_many_rows": ErrorKind(400, INVALID, "The input file holds more requests than allowed."),
     "invalid_json_line": ErrorKind(400, INVALID, "The line is not valid JSON."),
     "invalid_line": ErrorKind(400, INVALID, "The line is JSON, but not a batch request."),
@@ -66,7 +68,8 @@ CODES: dict[str, ErrorKind] = {
     "request_timeout": ErrorKind(408, SERVER, "The engine took longer over the row than allowed."),
     "worker_failure": ErrorKind(500, SERVER, "The row could not be run, in several tries."),
     "batch_failed": ErrorKind(500, SERVER, "The batch could not be worked on, in several tries; nothing was charged."),
-    # Between worker nodes and the control plane.
+}
+WORKER_CODES: dict[str, ErrorKind] = {
     "invalid_worker_token": ErrorKind(401, INVALID, "Unknown or revoked worker token."),
     "protocol_unsupported": ErrorKind(426, INVALID, "The node speaks a protocol version that is no longer served."),
     "node_replaced": ErrorKind(409, INVALID, "Another process has registered under this node's name."),
@@ -74,17 +77,20 @@ CODES: dict[str, ErrorKind] = {
     "segment_conflict": ErrorKind(409, INVALID, "This segment number holds other bytes, or a row already finished."),
     "rows_missing": ErrorKind(409, INVALID, "The lease cannot complete: rows have no result yet."),
 }
+CODES = REQUEST_CODES | ROW_CODES | WORKER_CODES
 
 
 class HoneError(Exception):
     """A failure that its caller can be told about. ``code`` decides status and type, see :data:`CODES`."""
 
     def __init__(self, code: str, message: str, *, param: str | None = None, retry_after: int | None = None) -> None:
+        # Messages quote what the caller sent, and a key in the place of an id must not come back or be logged.
+        message = masked(message)
         super().__init__(message)
         self.code = code
         self.kind = CODES[code]
         self.message = message
-        self.param = param
+        self.param = masked(param) if param else None
         self.retry_after = retry_after
 
     def body(self) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """HTTP as this API speaks it, below every view: JSON in and out, errors in OpenAI's shape."""
 
+import sys
 from typing import Any, ClassVar
 
 import orjson
@@ -22,13 +23,16 @@ MAX_JSON_BYTES = 8 * 1024 * 1024
 
 
 class JSONParser(BaseParser):
-    """Strict JSON: UTF-8, no NaN, bounded size; always an object."""
+    """Strict JSON: UTF-8, no NaN, bounded size; always an object. An empty body is an empty object."""
 
     media_type = "application/json"
 
     def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> dict[str, Any]:
         """Read the whole body."""
-        body = stream.read(MAX_JSON_BYTES + 1)
+        try:
+            body = stream.read(MAX_JSON_BYTES + 1)
+        except OSError as error:
+            raise HoneError("invalid_request", "The body was cut off") from error
         if len(body) > MAX_JSON_BYTES:
             raise HoneError("request_too_large", f"The body may hold at most {MAX_JSON_BYTES} bytes")
         try:
@@ -65,6 +69,16 @@ class AnyAccept(BaseContentNegotiation):
     ) -> tuple[BaseRenderer, str]:
         """The first renderer, whatever the client accepts."""
         return renderers[0], renderers[0].media_type or ""
+
+
+class AnyLengthRequest(Request):
+    """DRF takes a request without Content-Length for one without a body; a chunked one has a body nevertheless."""
+
+    def _load_stream(self) -> None:
+        if self.META.get("CONTENT_LENGTH") or "HTTP_TRANSFER_ENCODING" not in self.META:
+            super()._load_stream()  # type: ignore[misc]  # missing in the stubs
+        else:
+            self._stream = self.META["wsgi.input"]
 
 
 class StrictSerializer(Serializer[Any]):
@@ -119,7 +133,8 @@ def bad_request(request: HttpRequest, exception: Exception | None = None) -> Htt
 
 
 def internal_error(request: HttpRequest) -> HttpResponse:
-    """handler500."""
+    """handler500, called while the exception is being handled."""
+    logger.error("a bug: the request failed", method=request.method, path=request.path, exc_info=sys.exc_info())
     return error_response(HoneError("internal_error", "The server had an error; quote the x-request-id header"))
 
 

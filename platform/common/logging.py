@@ -8,6 +8,8 @@ import logging.config
 
 import structlog
 
+from common.masking import masked
+
 
 def logging_config(*, level: str, as_json: bool) -> None:
     """Set up structlog and send the standard library's records through the same chain."""
@@ -28,7 +30,8 @@ def logging_config(*, level: str, as_json: bool) -> None:
     renderer: list[structlog.typing.Processor] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
         if as_json
-        else [structlog.dev.ConsoleRenderer(colors=False)]
+        # Not the default traceback, which prints local variables: bodies, tokens.
+        else [structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)]
     )
     logging.config.dictConfig(
         {
@@ -38,14 +41,14 @@ def logging_config(*, level: str, as_json: bool) -> None:
                 "structured": {
                     "()": structlog.stdlib.ProcessorFormatter,
                     "foreign_pre_chain": [*shared, structlog.stdlib.ExtraAdder()],
-                    "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
+                    "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer, _mask],
                 }
             },
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "structured"}},
             "root": {"handlers": ["stderr"], "level": level},
             "loggers": {
                 # One line per request is written by RequestMiddleware, with ids and without content.
-                "django.request": {"level": "CRITICAL"},
+                "django.request": {"level": "CRITICAL"},  # the traceback of a bug: common.http.internal_error
                 "django.server": {"level": "WARNING"},
                 "celery.app.trace": {"level": "WARNING"},
                 "celery.worker.strategy": {"level": "WARNING"},
@@ -53,3 +56,8 @@ def logging_config(*, level: str, as_json: bool) -> None:
             },
         }
     )
+
+
+def _mask(logger: object, method: str, line: "structlog.typing.EventDict") -> str:
+    """Last in the chain, where the event is the line as it will be written."""
+    return masked(str(line))

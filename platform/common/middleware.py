@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import structlog
 from django.http import HttpRequest, HttpResponse
-from structlog.contextvars import bound_contextvars
+from structlog.contextvars import bound_contextvars, clear_contextvars
 
 from common.errors import HoneError
 from common.http import error_response
@@ -27,6 +27,7 @@ class RequestMiddleware:
         started = time.perf_counter()
         request_id = f"req_{uuid4().hex}"
         request.request_id = request_id  # type: ignore[attr-defined]
+        clear_contextvars()  # what an earlier request has left on this thread
         with bound_contextvars(request_id=request_id):
             client_id = request.headers.get("X-Client-Request-Id", "")
             if len(client_id) > 512 or not client_id.isascii():
@@ -39,6 +40,8 @@ class RequestMiddleware:
             response["x-request-id"] = request_id
             response["openai-version"] = OPENAI_VERSION
             response["openai-processing-ms"] = str(milliseconds)
+            if not response.streaming and response.status_code != 204:
+                response["content-length"] = str(len(response.content))
             organization = getattr(request, "organization_wire_id", None)
             if organization:
                 response["openai-organization"] = organization

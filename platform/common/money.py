@@ -1,19 +1,23 @@
 """Money is an integer of nano-USD (10^-9 dollars) everywhere; these are its only conversions."""
 
-from decimal import Decimal, InvalidOperation
+import re
+from decimal import Decimal
 
 NANOS_PER_USD = 1_000_000_000
+MAX_NANOS = 2**63 - 1
+"""What a BIGINT holds: a little over nine billion dollars."""
 
 
 def parse_usd(text: str) -> int:
-    """``"12.50"`` -> nano-USD; ValueError when it is not an exact, finite amount of at least zero."""
-    try:
-        nanos = Decimal(text) * NANOS_PER_USD
-    except InvalidOperation as error:
-        raise ValueError(f"not an amount in dollars: {text!r}") from error
-    if not nanos.is_finite() or nanos < 0 or nanos != nanos.to_integral_value():
-        raise ValueError(f"not an amount of whole nano-dollars, zero or more: {text!r}")
-    return int(nanos)
+    """``"12.50"`` -> nano-USD; ValueError when it is not an exact amount from zero to :data:`MAX_NANOS`."""
+    match = re.fullmatch(r"(\d{1,10})(?:\.(\d{1,9}))?", text, re.ASCII)
+    if match is None:
+        raise ValueError(f"not an amount in dollars with at most nine decimals, such as 12.50: {text!r}")
+    dollars, fraction = match.groups(default="")
+    nanos = int(dollars) * NANOS_PER_USD + int(fraction.ljust(9, "0"))
+    if nanos > MAX_NANOS:
+        raise ValueError(f"more than {format_usd(MAX_NANOS)} dollars: {text!r}")
+    return nanos
 
 
 def format_usd(nanos: int) -> str:

@@ -4,6 +4,7 @@ Ids are time-ordered (:mod:`common.ids`), so the id alone is order and cursor: a
 skips an item when others come or go.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -48,7 +49,7 @@ class Page(Generic[Item]):
 def page_request(query: dict[str, str], *, prefix: str, max_limit: int = 100, default_limit: int = 20) -> PageRequest:
     """Read ``limit``, ``after`` and ``order`` from a query string."""
     text = query.get("limit", str(default_limit))
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= max_limit:
+    if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or not 1 <= int(text) <= max_limit:
         raise HoneError("invalid_value", f"'limit' must be a number from 1 to {max_limit}", param="limit")
     order = query.get("order", "desc")
     if order not in ("asc", "desc"):

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,15 +23,16 @@ CHUNK_BYTES = 256 * 1024
 
 
 class DurableFileSystemStorage(FileSystemStorage):
-    """Django's storage on a disk, with the file and its folder flushed before ``save`` returns.
+    """Django's storage on a disk, with the file and its folders flushed before ``save`` returns.
 
     A row that says "these bytes exist" is committed only after ``save``; a power cut must not prove it wrong.
     """
 
     def _save(self, name: str, content: "File[Any]") -> str:
         saved: str = super()._save(name, content)  # type: ignore[misc]  # the documented hook, missing in the stubs
-        path = Path(self.path(saved))
-        for target in (path, path.parent):
+        path, root = Path(self.path(saved)), Path(self.location)
+        # Every folder on the way may be new, and is an entry of the one above.
+        for target in (path, *(folder for folder in path.parents if folder.is_relative_to(root))):
             descriptor = os.open(target, os.O_RDONLY)
             try:
                 os.fsync(descriptor)
@@ -46,7 +48,7 @@ class IncomingBlob:
     """
 
     def __init__(self, *, max_bytes: int | None = None) -> None:
-        folder = Path(settings.STORAGE_ROOT) / "incoming"
+        folder = _incoming_folder()
         with storage_errors():
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._file = tempfile.NamedTemporaryFile(dir=folder, delete=False)  # noqa: SIM115  # closed in __exit__
@@ -69,10 +71,12 @@ class IncomingBlob:
         return self._digest.hexdigest()
 
     def keep(self, key: str) -> None:
-        """Move the bytes to ``key`` of the default storage."""
+        """Move the bytes to ``key`` of the default storage, where nothing may stand yet."""
         with storage_errors():
             self._file.flush()
-            default_storage.save(key, _MovableFile(self._file))
+            saved = default_storage.save(key, _MovableFile(self._file))
+        if saved != key:
+            raise RuntimeError(f"{key} was taken; the bytes went to {saved}")
 
     def keep_new(self, organization_id: UUID, kind: str) -> str:
         """Move the bytes to a fresh key of an organisation; returns it."""
@@ -110,11 +114,14 @@ class _MovableFile(File):  # type: ignore[type-arg]  # not generic at run time
         """Left to :class:`IncomingBlob`."""
 
 
-def save_bytes(key: str, data: bytes) -> None:
-    """Store a small blob under a key of the installation's own."""
-    with IncomingBlob() as blob:
-        blob.write(data)
-        blob.keep(key)
+def save_addressed(folder: str, data: bytes) -> str:
+    """Store a small blob of the installation's own under its digest; returns the key. Safe to repeat."""
+    key = f"{folder}/{hashlib.sha256(data).hexdigest()}"
+    with IncomingBlob() as blob, storage_errors():
+        if not default_storage.exists(key):
+            blob.write(data)
+            blob.keep(key)
+    return key
 
 
 def save_new(organization_id: UUID, kind: str, data: bytes) -> str:
@@ -139,16 +146,36 @@ def delete_blob(key: str) -> None:
         default_storage.delete(key)
 
 
-def read_range(key: str, start: int, length: int) -> Iterator[bytes]:
-    """``length`` bytes of a blob from ``start``, in chunks."""
-    with open_blob(key) as file:
-        file.seek(start)
-        while length > 0:
-            chunk = file.read(min(CHUNK_BYTES, length))
-            if not chunk:
-                return
-            length -= len(chunk)
+class BlobRange:
+    """``length`` bytes of a blob from ``start``, in chunks.
+
+    Opened at once: a storage that is away is an error now, not a broken stream later, and a blob that is deleted
+    meanwhile is still read to its end. Whoever has it must ``close`` it; Django's streaming response does.
+    """
+
+    def __init__(self, key: str, start: int, length: int) -> None:
+        self._length = length
+        with storage_errors():
+            self._file = default_storage.open(key, "rb")
+            self._file.seek(start)
+
+    def __iter__(self) -> Iterator[bytes]:
+        while self._length > 0 and (chunk := self._file.read(min(CHUNK_BYTES, self._length))):
+            self._length -= len(chunk)
             yield chunk
+
+    def close(self) -> None:
+        """Let go of the blob."""
+        self._file.close()
+
+
+def delete_abandoned_incoming() -> None:
+    """Delete what processes that were killed have left behind: temporary files that nobody has written to for a day."""
+    abandoned_before = time.time() - 86_400
+    with storage_errors():
+        for path in _incoming_folder().glob("*"):
+            if path.stat().st_mtime < abandoned_before:
+                path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -160,3 +187,7 @@ def storage_errors() -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise HoneError("storage_full", "The file store is full; nothing was kept") from error
         raise HoneError("service_unavailable", "The file store is away; try again", retry_after=5) from error
+
+
+def _incoming_folder() -> Path:
+    return Path(settings.STORAGE_ROOT) / "incoming"

@@ -12,11 +12,11 @@ from rest_framework.response import Response
 
 from common.errors import HoneError
 from common.pagination import page_request, paginate
-from common.storage import IncomingBlob, open_blob, read_range
+from common.storage import BlobRange, IncomingBlob
 from files.models import StoredFile
 from files.selectors import get_file, live_files
 from files.services import UPLOAD_PURPOSES, NewFile, create_file, delete_file, upload_limit
-from files.uploads import MultipartBody, Upload, receive
+from files.uploads import Upload, receive
 from tenants.access import TenantAPIView
 from tenants.scope import tenant_scope
 
@@ -44,7 +44,6 @@ class FileListView(TenantAPIView):
     """Upload a file; list the project's files."""
 
     operations: ClassVar = {"POST": "files.create", "GET": "files.list"}
-    parser_classes = [MultipartBody]  # noqa: RUF012  # DRF declares an instance attribute
 
     def post(self, request: Request) -> Response:
         """Stream the upload to the storage, then name it."""
@@ -63,8 +62,12 @@ class FileListView(TenantAPIView):
         """One page, newest first unless ``order=asc``."""
         query = request.query_params.dict()
         wanted = page_request(query, prefix=StoredFile.ID_PREFIX, max_limit=MAX_LIST, default_limit=MAX_LIST)
+        purpose = query.get("purpose")
+        if purpose is not None and purpose not in StoredFile.Purpose.values:
+            known = ", ".join(sorted(StoredFile.Purpose.values))
+            raise HoneError("invalid_purpose", f"'purpose' must be one of {known}, not '{purpose}'", param="purpose")
         with tenant_scope(self.principal.organization_id):
-            page = paginate(live_files(project=self.project, purpose=query.get("purpose")), wanted)
+            page = paginate(live_files(project=self.project, purpose=purpose), wanted)
         return Response(page.render(render_file))
 
 
@@ -95,8 +98,6 @@ class FileContentView(TenantAPIView):
             file = get_file(project=self.project, wire_id=file_id)
         span = _byte_range(request.headers.get("Range"), file.bytes)
         start, stop = span or (0, file.bytes)
-        with open_blob(file.storage_key):
-            pass  # a storage that is away is an error now, not a broken stream later
         headers = {
             "Content-Length": str(stop - start),
             "Content-Disposition": f"attachment; filename*=UTF-8''{quote(file.filename)}",
@@ -108,7 +109,7 @@ class FileContentView(TenantAPIView):
         if span:
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{file.bytes}"
         return StreamingHttpResponse(
-            read_range(file.storage_key, start, stop - start),
+            BlobRange(file.storage_key, start, stop - start),
             status=206 if span else 200,
             content_type="application/octet-stream",
             headers=headers,
@@ -139,13 +140,14 @@ def _lifetime(anchor: str | None, seconds: str | None) -> timedelta | None:
         return None
     if anchor != "created_at":
         raise HoneError("invalid_value", "'expires_after[anchor]' must be 'created_at'", param="expires_after[anchor]")
-    if seconds is None or not seconds.isascii() or not seconds.isdigit() or int(seconds) not in EXPIRY_SECONDS:
+    lifetime = int(seconds) if seconds and re.fullmatch(r"\d{1,9}", seconds, re.ASCII) else 0
+    if lifetime not in EXPIRY_SECONDS:
         raise HoneError(
             "invalid_value",
             f"'expires_after[seconds]' must be a number from {EXPIRY_SECONDS[0]} to {EXPIRY_SECONDS[-1]}",
             param="expires_after[seconds]",
         )
-    return timedelta(seconds=int(seconds))
+    return timedelta(seconds=lifetime)
 
 
 def _byte_range(header: str | None, size: int) -> tuple[int, int] | None:
@@ -153,7 +155,7 @@ def _byte_range(header: str | None, size: int) -> tuple[int, int] | None:
 
     A malformed header or one with several ranges is ignored, as the RFC allows.
     """
-    match = re.fullmatch(r"bytes=(\d*)-(\d*)", (header or "").strip(), re.ASCII)
+    match = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", (header or "").strip(), re.ASCII)
     if match is None or match.group(0) == "bytes=-":
         return None
     first, last = match.groups()

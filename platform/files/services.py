@@ -6,11 +6,12 @@ from uuid import UUID
 
 import structlog
 from django.conf import settings
+from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
 from common.errors import HoneError, not_found
 from common.ids import from_wire
-from common.storage import IncomingBlob, delete_blob
+from common.storage import IncomingBlob, delete_abandoned_incoming, delete_blob
 from files.models import FileUse, StoredFile
 from tenants.models import Project
 from tenants.scope import tenant_scope
@@ -136,10 +137,11 @@ def release_file(*, file_id: UUID, holder: str) -> None:
 
 
 def delete_expired_files(*, limit: int = 500) -> int:
-    """Delete files whose time is over, and bytes that an interrupted deletion left behind; returns how many."""
+    """Delete files whose time is over (returns how many), and bytes that interrupted deletions and uploads left."""
     # Expiry crosses tenants; each file is then deleted inside its own tenant's scope.
+    held = Exists(FileUse.all_tenants.filter(file_id=OuterRef("id")))
     due = list(
-        StoredFile.all_tenants.filter(deleted_at=None, expires_at__lte=timezone.now())
+        StoredFile.all_tenants.filter(~held, deleted_at=None, expires_at__lte=timezone.now())
         .order_by("expires_at")
         .values_list("organization_id", "id")[:limit]
     )
@@ -154,6 +156,7 @@ def delete_expired_files(*, limit: int = 500) -> int:
     leftovers = StoredFile.all_tenants.filter(deleted_at__isnull=False).exclude(storage_key="")[:limit]
     for file in leftovers:
         _delete_bytes(file)
+    delete_abandoned_incoming()
     return len(due)
 
 

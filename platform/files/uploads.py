@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser, parse_options_header
-from rest_framework.parsers import BaseParser
 from rest_framework.request import Request
 
 from common.errors import HoneError
@@ -12,12 +11,6 @@ from common.storage import CHUNK_BYTES, IncomingBlob
 
 MAX_FIELD_BYTES = 64 * 1024
 MAX_FIELDS = 64
-
-
-class MultipartBody(BaseParser):
-    """Tells DRF that a view reads multipart bodies; the view itself streams them with :func:`receive`."""
-
-    media_type = "multipart/form-data"
 
 
 @dataclass
@@ -34,7 +27,7 @@ def receive(request: Request, blob: IncomingBlob, *, file_field: str = "file") -
     Reads the server's stream itself, so that a body of unknown length (chunked) works like any other.
     """
     content_type, options = parse_options_header(request.content_type or "")
-    if content_type != MultipartBody.media_type:
+    if content_type != "multipart/form-data":
         raise HoneError("unsupported_media_type", "Send the file as multipart/form-data")
     environment = request.META
     length = int(environment.get("CONTENT_LENGTH") or -1)

@@ -1,7 +1,9 @@
 """``/internal/v1``: what nodes call. The messages are :mod:`inference_workers.protocol`."""
 
 from typing import Any, TypeVar
+from uuid import UUID
 
+import orjson
 from django.conf import settings
 from django.core import signing
 from rest_framework.request import Request
@@ -10,12 +12,12 @@ from rest_framework.views import APIView
 from structlog.contextvars import bind_contextvars
 
 from common.errors import HoneError
-from common.ids import from_wire
 from fleet.claims import claim_lease
 from fleet.handlers import handler_of
 from fleet.models import Lease, Node, WorkerToken
-from fleet.selectors import find_worker_token, get_lease_organization, get_node
+from fleet.selectors import find_worker_token, get_node
 from fleet.services import (
+    check_protocol,
     complete_lease,
     lock_lease,
     register_node,
@@ -52,13 +54,22 @@ class WorkerAPIView(APIView):
             claim = signing.loads(request.headers.get(protocol.LEASE_HEADER, ""), salt=_SALT)
         except signing.BadSignature as error:
             raise HoneError("lease_lost", f"Send the lease's token in the header {protocol.LEASE_HEADER}") from error
-        if claim["lease"] != lease_id:
-            raise HoneError("lease_lost", "The lease token belongs to another lease")
+        lease = Lease(id=UUID(claim["lease"]), organization_id=UUID(claim["organization"]), epoch=claim["epoch"])
+        if lease.wire_id != lease_id or claim["worker_token"] != str(self.token.id):
+            raise HoneError("lease_lost", "The lease token belongs to another lease or another node")
         bind_contextvars(lease=lease_id)
-        lease = Lease(id=from_wire(Lease.ID_PREFIX, lease_id), epoch=claim["epoch"])
-        lease.organization_id = get_lease_organization(wire_id=lease_id)
         with tenant_scope(lease.organization_id):
             return lock_lease(lease_id=lease.id, epoch=lease.epoch)
+
+    def lease_token(self, lease: Lease) -> str:
+        """Proof of one claim; good only together with the worker token that made it."""
+        claim = {
+            "lease": str(lease.id),
+            "organization": str(lease.organization_id),
+            "epoch": lease.epoch,
+            "worker_token": str(self.token.id),
+        }
+        return signing.dumps(claim, salt=_SALT)
 
 
 class NodeListView(WorkerAPIView):
@@ -66,7 +77,8 @@ class NodeListView(WorkerAPIView):
 
     def post(self, request: Request) -> Response:
         """Register."""
-        # An old node is told so before its message is judged by today's rules.
+        data: Any = request.data
+        check_protocol(data.get("protocol"))
         hello = message(protocol.NodeHello, request)
         node = register_node(token=self.token, hello=hello)
         welcome = protocol.NodeWelcome(
@@ -117,7 +129,7 @@ class LeaseListView(WorkerAPIView):
             work = handler_of(lease).describe(lease)
         grant = protocol.LeaseGrant(
             id=lease.wire_id,
-            token=signing.dumps({"lease": lease.wire_id, "epoch": lease.epoch}, salt=_SALT),
+            token=self.lease_token(lease),
             epoch=lease.epoch,
             kind=protocol.LeaseKind(lease.kind),
             model=lease.model,
@@ -175,8 +187,9 @@ def current_node(token: WorkerToken, node_id: str, incarnation: str) -> Node:
 
 def message(kind: type[Message], request: Request) -> Message:
     """The request's body as a message of the protocol."""
-    data: Any = request.data
+    if rb"\u0000" in orjson.dumps(request.data).replace(rb"\\", b""):
+        raise HoneError("invalid_request", "A message holds no NUL: PostgreSQL cannot store it")
     try:
-        return protocol.decode(kind, data)
+        return protocol.decode(kind, request.data)
     except protocol.MessageError as error:
         raise HoneError("invalid_request", str(error)) from error

@@ -4,11 +4,14 @@ Called after the commit that created the work. A broker that is away costs a few
 sweeper rings again), so failures are logged and swallowed.
 """
 
+from typing import Any
+
 import structlog
 from celery import current_app
 from django.db import transaction
 from kombu import Exchange
 from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
 from inference_workers.protocol import DOORBELL_EXCHANGE, DOORBELL_TASK
 
@@ -16,6 +19,14 @@ logger = structlog.get_logger(__name__)
 
 CONTROL_TASK = "fleet.tasks.run_control_work"
 MESSAGE_SECONDS = 60
+
+# Agents bind with the exchange's name as the key, because on Redis the key is part of the channel's name.
+_BELL: dict[str, Any] = {
+    "exchange": DOORBELL_EXCHANGE,
+    "exchange_type": "fanout",
+    "routing_key": DOORBELL_EXCHANGE,
+    "declare": [Exchange(DOORBELL_EXCHANGE, type="fanout", durable=False)],
+}
 
 
 def ring_after_commit(*, model: str) -> None:
@@ -27,14 +38,8 @@ def ring(*, model: str) -> None:
     """Ring now."""
     try:
         if model:
-            current_app.send_task(
-                DOORBELL_TASK,
-                kwargs={"model": model},
-                exchange=Exchange(DOORBELL_EXCHANGE, type="fanout"),
-                routing_key="",
-                expires=MESSAGE_SECONDS,
-            )
+            current_app.send_task(DOORBELL_TASK, kwargs={"model": model}, expires=MESSAGE_SECONDS, **_BELL)
         else:
             current_app.send_task(CONTROL_TASK, expires=MESSAGE_SECONDS)
-    except (OperationalError, OSError) as error:
+    except (OperationalError, RedisError, OSError) as error:
         logger.warning("doorbell not rung", model=model, error=str(error))

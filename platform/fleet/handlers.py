@@ -26,14 +26,14 @@ class LeaseHandler:
         raise NotImplementedError
 
     def stopped(self, lease: Lease) -> None:
-        """The holder has given a lease back whose cancellation was requested."""
+        """The holder of a lease whose cancellation was requested has let go of it."""
 
 
 class ControlHandler(LeaseHandler):
     """A kind that the control plane's own Celery workers do."""
 
     def run(self, lease: Lease) -> None:
-        """Do the work, calling :func:`fleet.services.renew_lease` every few seconds; may raise, is repeated then."""
+        """Do the work under a :class:`fleet.heartbeat.Heartbeat`; may raise, is repeated then."""
         raise NotImplementedError
 
 

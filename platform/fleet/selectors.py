@@ -6,7 +6,6 @@ from django.db.models.functions import Now
 
 from common.database import SYSTEM
 from common.errors import HoneError
-from common.ids import from_wire
 from fleet.handlers import control_kinds
 from fleet.models import Lease, Node, WorkerToken
 from fleet.services import WORKER_PREFIX
@@ -29,16 +28,6 @@ def get_node(*, token: WorkerToken, node_id: str) -> Node:
     if node is None:
         raise HoneError("not_found", "No such node; say hello first")
     return node
-
-
-def get_lease_organization(*, wire_id: str) -> UUID:
-    """The tenant a lease belongs to: nodes know leases, not tenants, so this one look crosses them."""
-    lease_id = from_wire(Lease.ID_PREFIX, wire_id)
-    leases = Lease.all_tenants.values_list("organization_id", flat=True)
-    organization_id = leases.filter(id=lease_id).first() if lease_id else None
-    if organization_id is None:
-        raise HoneError("lease_lost", "No such lease; drop this work")
-    return organization_id
 
 
 def has_control_work() -> bool:

@@ -7,7 +7,7 @@ from uuid import UUID
 import structlog
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F
+from django.db.models import F, QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -23,6 +23,8 @@ from tenants.scope import tenant_scope
 logger = structlog.get_logger(__name__)
 
 WORKER_PREFIX = "hone_wk_"
+MAX_FAILURE_MESSAGE = 500
+MAX_BACK_OFF_SECONDS = 60
 
 
 def create_worker_token(*, name: str) -> NewSecret:
@@ -32,14 +34,21 @@ def create_worker_token(*, name: str) -> NewSecret:
     return secret
 
 
-def register_node(*, token: WorkerToken, hello: NodeHello) -> Node:
-    """A node says hello. A new process under a known name takes over from the last one, whose leases end now."""
-    if hello.protocol != PROTOCOL_VERSION:
+def check_protocol(version: object) -> None:
+    """Refuse a node of another protocol version; asked before its hello is judged by today's rules."""
+    if version != PROTOCOL_VERSION:
         raise HoneError(
             "protocol_unsupported",
-            f"The control plane speaks protocol {PROTOCOL_VERSION}, the node '{hello.name}' {hello.protocol}: "
+            f"The control plane speaks protocol {PROTOCOL_VERSION}, the node {str(version)[:20]}: "
             "install the version of inference_workers that belongs to this control plane",
         )
+
+
+def register_node(*, token: WorkerToken, hello: NodeHello) -> Node:
+    """A node says hello. A new process under a known name takes over from the last one, whose leases end now."""
+    for field, value, limit in (("name", hello.name, 200), ("incarnation", hello.incarnation, 64)):
+        if not 0 < len(value) <= limit:
+            raise HoneError("invalid_value", f"NodeHello.{field} must have 1 to {limit} characters", param=field)
     with transaction.atomic(using=SYSTEM):
         node, created = (
             Node.objects.using(SYSTEM)
@@ -55,6 +64,7 @@ def register_node(*, token: WorkerToken, hello: NodeHello) -> Node:
         node.last_seen_at = timezone.now()
         node.save(using=SYSTEM)
     if replaced:
+        # A node works for many tenants; each lease is then freed in its own tenant's scope.
         for lease in Lease.all_tenants.filter(state=Lease.State.LEASED, node=node):
             release_lease(lease=lease, code="node_restarted", message=f"Node {node.name} was started anew")
     return node
@@ -96,13 +106,12 @@ def lock_lease(*, lease_id: UUID, epoch: int) -> Lease:
     return lease
 
 
-def renew_lease(*, lease: Lease) -> Lease:
+def renew_lease(*, lease: Lease, seconds: float | None = None) -> Lease:
     """Hold the lease for another while; returns it as it is now, for its wishes (``cancel_requested_at``)."""
+    hold = timedelta(seconds=settings.LEASE_SECONDS if seconds is None else seconds)
     with tenant_scope(lease.organization_id):
-        renewed = Lease.objects.filter(id=lease.id, epoch=lease.epoch, state=Lease.State.LEASED).update(
-            leased_until=Now() + timedelta(seconds=settings.LEASE_SECONDS)
-        )
-        if not renewed:
+        held = Lease.objects.filter(id=lease.id, epoch=lease.epoch, state=Lease.State.LEASED)
+        if not held.update(leased_until=Now() + hold):
             raise HoneError("lease_lost", "The lease has ended or moved on; drop this work")
         return Lease.objects.get(id=lease.id)
 
@@ -118,59 +127,82 @@ def complete_lease(*, lease: Lease) -> None:
     """The work is done."""
     with tenant_scope(lease.organization_id):
         locked = lock_lease(lease_id=lease.id, epoch=lease.epoch)
-        handler_of(locked).completed(locked)
+        handler = handler_of(locked)
+        handler.completed(locked)
         _end(locked, Lease.State.DONE)
+        if locked.cancel_requested_at is not None:
+            handler.stopped(locked)
 
 
 def release_lease(*, lease: Lease, code: str, message: str, retryable: bool = True) -> None:
-    """A holder gave up or was lost. The work waits for another, or fails for good after too many attempts."""
+    """A holder gives up or was lost. The work waits for another, or fails for good after too many attempts."""
     with tenant_scope(lease.organization_id):
         held = Lease.objects.select_for_update().filter(id=lease.id, epoch=lease.epoch, state=Lease.State.LEASED)
         locked = held.first()
-        if locked is None:
-            return  # somebody was faster
-        locked.failure = {"code": code, "message": message}
-        if locked.cancel_requested_at is not None:
-            _end(locked, Lease.State.CANCELLED)
-            handler_of(locked).stopped(locked)
-            return
-        if not locked.has_progressed:
-            locked.attempts += 1
-        if not retryable or locked.attempts >= settings.LEASE_MAX_ATTEMPTS:
-            _end(locked, Lease.State.FAILED)
-            handler_of(locked).exhausted(locked, code=code, message=message)
-            logger.warning("work failed for good", lease=locked.wire_id, kind=locked.kind, code=code)
-            return
-        locked.not_before = timezone.now() + timedelta(seconds=min(60, 2**locked.attempts - 1))
-        _end(locked, Lease.State.WAITING)
-        ring_after_commit(model=locked.model)
-        logger.info("lease released", lease=locked.wire_id, kind=locked.kind, code=code, attempts=locked.attempts)
+        if locked is not None:  # else somebody was faster
+            _release(locked, code, message, retryable=retryable)
 
 
 def request_cancel(*, lease_ids: list[UUID]) -> None:
     """End these leases: at once where nobody holds them, otherwise the holder is told at its next heartbeat."""
-    Lease.objects.filter(id__in=lease_ids, state=Lease.State.WAITING).update(
-        state=Lease.State.CANCELLED, epoch=F("epoch") + 1
-    )
-    Lease.objects.filter(id__in=lease_ids, state=Lease.State.LEASED, cancel_requested_at=None).update(
-        cancel_requested_at=Now()
-    )
+    leases = _lock_open(lease_ids)
+    leases.filter(state=Lease.State.WAITING).update(state=Lease.State.CANCELLED, epoch=F("epoch") + 1)
+    leases.filter(state=Lease.State.LEASED, cancel_requested_at=None).update(cancel_requested_at=Now())
 
 
 def revoke_leases(*, lease_ids: list[UUID]) -> None:
     """End these leases now: their holders have had their time, every later call of theirs is refused."""
-    Lease.objects.filter(id__in=lease_ids, state__in=[Lease.State.WAITING, Lease.State.LEASED]).update(
-        state=Lease.State.CANCELLED, epoch=F("epoch") + 1, leased_until=None, node=None
-    )
+    _lock_open(lease_ids).update(state=Lease.State.CANCELLED, epoch=F("epoch") + 1, leased_until=None, node=None)
 
 
-def sweep_leases(*, limit: int = 500) -> int:
-    """Free the leases whose holders have gone silent; returns how many."""
+def sweep_leases(*, limit: int = 500) -> None:
+    """Free the leases whose holders have gone silent."""
     # Silence is found across tenants; each lease is then freed in its own tenant's scope.
-    silent = list(Lease.all_tenants.filter(state=Lease.State.LEASED, leased_until__lt=Now())[:limit])
-    for lease in silent:
-        release_lease(lease=lease, code="holder_lost", message="The holder of the work went silent")
-    return len(silent)
+    silent = Lease.all_tenants.filter(state=Lease.State.LEASED, leased_until__lt=Now()).order_by("leased_until")
+    for lease in silent[:limit]:
+        try:
+            _free_silent(lease)
+        except Exception:  # one lease that cannot be freed must not keep the others waiting for ever
+            logger.exception("lease not freed", lease=lease.wire_id, kind=lease.kind)
+
+
+def _free_silent(lease: Lease) -> None:
+    with tenant_scope(lease.organization_id):
+        # One that is locked is being worked on at this moment, and one that was renewed meanwhile is not silent.
+        silent = Lease.objects.select_for_update(skip_locked=True).filter(
+            id=lease.id, epoch=lease.epoch, state=Lease.State.LEASED, leased_until__lt=Now()
+        )
+        locked = silent.first()
+        if locked is not None:
+            _release(locked, "holder_lost", "The holder of the work went silent")
+
+
+def _release(lease: Lease, code: str, message: str, *, retryable: bool = True) -> None:
+    handler = handler_of(lease)
+    message = message[:MAX_FAILURE_MESSAGE]
+    lease.failure = {"code": code, "message": message}
+    if lease.cancel_requested_at is not None:
+        _end(lease, Lease.State.CANCELLED)
+        handler.stopped(lease)
+        return
+    if not lease.has_progressed:
+        lease.attempts += 1
+    if not retryable or lease.attempts >= settings.LEASE_MAX_ATTEMPTS:
+        _end(lease, Lease.State.FAILED)
+        handler.exhausted(lease, code=code, message=message)
+        logger.warning("work failed for good", lease=lease.wire_id, kind=lease.kind, code=code)
+        return
+    lease.not_before = Now() + timedelta(seconds=min(MAX_BACK_OFF_SECONDS, 2**lease.attempts - 1))
+    _end(lease, Lease.State.WAITING)
+    ring_after_commit(model=lease.model)
+    logger.info("lease released", lease=lease.wire_id, kind=lease.kind, code=code, attempts=lease.attempts)
+
+
+def _lock_open(lease_ids: list[UUID]) -> QuerySet[Lease]:
+    """Those of the leases that have not ended, locked in the order of their ids: all who lock several do."""
+    leases = Lease.objects.filter(id__in=lease_ids, state__in=[Lease.State.WAITING, Lease.State.LEASED])
+    locked = list(leases.select_for_update().order_by("id").values_list("id", flat=True))
+    return Lease.objects.filter(id__in=locked)
 
 
 def _end(lease: Lease, state: Lease.State) -> None:

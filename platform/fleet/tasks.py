@@ -9,6 +9,7 @@ from common.tasks import single_flight
 from fleet.claims import claim_lease
 from fleet.doorbell import CONTROL_TASK, ring
 from fleet.handlers import ControlHandler, control_kinds, handler_of
+from fleet.heartbeat import WorkCancelledError
 from fleet.selectors import has_control_work
 from fleet.services import release_lease, sweep_leases
 
@@ -37,9 +38,11 @@ def run_control_work() -> None:
     with bound_contextvars(lease=lease.wire_id, kind=lease.kind):
         try:
             handler.run(lease)
+        except WorkCancelledError:
+            release_lease(lease=lease, code="cancelled", message="The work is not wanted any more")
         except HoneError as error:
-            if error.code != "lease_lost":
-                release_lease(lease=lease, code=error.code, message=error.message)
+            logger.warning("control work interrupted", code=error.code, error=error.message)
+            release_lease(lease=lease, code=error.code, message=error.message)
         except Exception:
             logger.exception("control work failed")
             release_lease(lease=lease, code="internal_error", message="The work failed unexpectedly")

@@ -7,6 +7,9 @@ from uuid import UUID
 from catalog.models import Price
 from metering.models import UsageEvent
 
+MAX_TOKENS = 2**31 - 1
+"""Of one request; more is no count of tokens."""
+
 
 @dataclass(frozen=True)
 class Quantities:
@@ -82,4 +85,4 @@ def record_usage(
 
 def _count(container: object, name: str) -> int:
     value = container.get(name) if isinstance(container, dict) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+    return value if type(value) is int and 0 < value <= MAX_TOKENS else 0

@@ -14,21 +14,26 @@ BATCH = TokenPrice(input_nanos=50, cached_input_nanos=25, output_nanos=100)
 CHAT_TEMPLATE = "{% for message in messages %}<{{ message.role }}>{{ message.content }}\n{% endfor %}<assistant>"
 
 
-def add_model(folder: Path, *, name: str = MODEL, context_length: int = 4_096, batch: TokenPrice = BATCH) -> BaseModel:
-    """Write a prepared model's folder (without weights, which the control plane never reads) and register it."""
-    folder.mkdir(parents=True, exist_ok=True)
+def byte_tokenizer() -> Tokenizer:
+    """One token per byte."""
     vocabulary = {character: index for index, character in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.save(str(folder / "tokenizer.json"))
+    return tokenizer
+
+
+def add_model(folder: Path, *, name: str = MODEL, context_length: int = 4_096, batch: TokenPrice = BATCH) -> BaseModel:
+    """Write a prepared model's folder (without weights, which the control plane never reads) and register it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    byte_tokenizer().save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": CHAT_TEMPLATE, "eos_token": "</s>"}))
     manifest = {
         "name": name,
         "source": "package:made-for-tests==1",
         "revision": "0" * 64,
         "context_length": context_length,
-        "vocab_size": len(vocabulary),
+        "vocab_size": 256,
         "capabilities": ["chat", "completions"],
         "files": {},
     }

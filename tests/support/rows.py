@@ -27,17 +27,20 @@ def submit(member: Member, content: bytes, **options: Any) -> Any:
     """Upload and create a batch; the batch object."""
     upload = member.client.upload(content)
     assert upload.status_code == 200, upload.content
-    answer = member.client.post(
-        "/v1/batches",
-        {
-            "input_file_id": upload.json()["id"],
-            "endpoint": "/v1/chat/completions",
-            "completion_window": "24h",
-            **options,
-        },
-    )
+    answer = create(member, upload.json()["id"], **options)
     assert answer.status_code == 200, answer.content
     return answer.json()
+
+
+def create(member: Member, file_id: str, **options: Any) -> Any:
+    """Ask for a batch; the answer, whatever it is."""
+    fields = {"input_file_id": file_id, "endpoint": "/v1/chat/completions", "completion_window": "24h", **options}
+    return member.client.post("/v1/batches", fields)
+
+
+def cancel(member: Member, batch: Any) -> Any:
+    """Ask to cancel; the answer."""
+    return member.client.post(f"/v1/batches/{batch['id']}/cancel")
 
 
 def retrieve(member: Member, batch: Any) -> Any:

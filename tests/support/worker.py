@@ -54,9 +54,9 @@ class Grant:
         """Say that it is done."""
         return self.worker.call("POST", f"leases/{self.id}/complete", {}, lease=self)
 
-    def fail(self, code: str = "broken", *, retryable: bool = True) -> Any:
+    def fail(self, code: str = "broken", *, message: str = "in a test", retryable: bool = True) -> Any:
         """Give it back."""
-        body = {"code": code, "message": "in a test", "retryable": retryable}
+        body = {"code": code, "message": message, "retryable": retryable}
         return self.worker.call("POST", f"leases/{self.id}/fail", body, lease=self)
 
 
@@ -136,7 +136,18 @@ class Worker:
         return client.generic(method, f"/internal/v1/{path}", data, content_type=content_type, headers=headers)
 
 
-def result(line: int, *, prompt_tokens: int = 10, completion_tokens: int = 5) -> dict[str, Any]:
+def refusal(line: int, status: int = 400) -> dict[str, Any]:
+    """An engine that will not answer a row."""
+    body = {"error": {"message": "no", "type": "invalid_request_error", "param": None, "code": None}}
+    return {"line": line, "request_id": f"req_{line}", "status": status, "body": body}
+
+
+def failure(line: int, code: str = "request_timeout") -> dict[str, Any]:
+    """A row without any response."""
+    return {"line": line, "error": {"code": code, "message": "in a test"}}
+
+
+def result(line: int, *, prompt_tokens: int = 10, cached: int = 0, completion_tokens: int = 5) -> dict[str, Any]:
     """The answer of an engine to one row."""
     return {
         "line": line,
@@ -145,6 +156,10 @@ def result(line: int, *, prompt_tokens: int = 10, completion_tokens: int = 5) ->
         "body": {
             "object": "chat.completion",
             "choices": [{"index": 0, "message": {"role": "assistant", "content": f"answer {line}"}}],
-            "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens},
+            "usage": {
+                "prompt_tokens": prompt_tokens,
+                "prompt_tokens_details": {"cached_tokens": cached},
+                "completion_tokens": completion_tokens,
+            },
         },
     }

@@ -16,6 +16,15 @@ from common.logging import logging_config
 ROOT = Path(__file__).resolve().parents[3]
 env = environ.FileAwareEnv()
 
+
+def switch(name: str, *, default: bool) -> bool:
+    """``true`` or ``false``; a typing error is not taken for *false*, as environ's own ``bool`` does."""
+    text = env.str(name, default=str(default)).lower()
+    if text not in ("true", "false"):
+        raise environ.ImproperlyConfigured(f"{name} must be 'true' or 'false', not {text!r}")
+    return bool(text == "true")
+
+
 DEBUG = False
 SECRET_KEY = env.str("SECRET_KEY")
 KEY_PEPPER = bytes.fromhex(env.str("KEY_PEPPER"))
@@ -49,8 +58,17 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 LANGUAGE_CODE = "en"
 AUTH_USER_MODEL = "accounts.User"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
+    {
+        "NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator",
+        "OPTIONS": {"user_attributes": ["email", "name"]},
+    },
+]
 LOGGING_CONFIG = None
-logging_config(level=env.str("LOG_LEVEL", default="INFO"), as_json=env.bool("LOG_JSON", default=True))
+logging_config(level=env.str("LOG_LEVEL", default="INFO"), as_json=switch("LOG_JSON", default=True))
 
 
 def _database(variable: str) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Make the first operator of an installation."""
 
 import getpass
-import os
 import sys
 from typing import Any
 
@@ -24,7 +23,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Create and say so."""
-        password = getpass.getpass() if os.isatty(sys.stdin.fileno()) else sys.stdin.readline().rstrip("\n")
+        password = getpass.getpass() if sys.stdin.isatty() else sys.stdin.readline().rstrip("\r\n")
         try:
             user = create_operator(email=options["email"], password=password)
         except HoneError as error:

@@ -1,6 +1,6 @@
 """Put a prepared model into the catalogue."""
 
-from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from catalog.services import TokenPrice, register_model
 from common.errors import HoneError
-from common.money import parse_usd
+from common.money import NANOS_PER_USD, parse_usd
 
 
 class Command(BaseCommand):
@@ -26,21 +26,26 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Register and say what was registered."""
         try:
-            factor = Decimal(options["batch_factor"])
-            online = [_per_token(Decimal(options[name])) for name in ("input_usd", "output_usd")]
-            batch = [_per_token(Decimal(options[name]) * factor) for name in ("input_usd", "output_usd")]
             model = register_model(
                 directory=options["directory"],
-                online=TokenPrice(online[0], online[0], online[1]),
-                batch=TokenPrice(batch[0], batch[0], batch[1]),
+                online=_token_price(options["input_usd"], options["output_usd"], factor="1"),
+                batch=_token_price(options["input_usd"], options["output_usd"], factor=options["batch_factor"]),
             )
-        except (HoneError, ArithmeticError, ValueError) as error:
+        except (HoneError, ValueError) as error:
             raise CommandError(str(error)) from error
         self.stdout.write(f"{model.name} is registered (revision {model.revision[:12]}, {model.context_length} tokens)")
 
 
-def _per_token(usd_per_million: Decimal) -> int:
-    nanos = parse_usd(str(usd_per_million))
-    if nanos % 1_000_000:
-        raise ValueError(f"${usd_per_million} per million tokens is not a whole number of nano-dollars per token")
-    return nanos // 1_000_000
+def _token_price(input_usd: str, output_usd: str, *, factor: str) -> TokenPrice:
+    per_input, per_output = _per_token(input_usd, factor), _per_token(output_usd, factor)
+    return TokenPrice(input_nanos=per_input, cached_input_nanos=per_input, output_nanos=per_output)
+
+
+def _per_token(usd_per_million: str, factor: str) -> int:
+    # The factor is a plain decimal, too: read as dollars it is exact to nine places.
+    price = Fraction(parse_usd(usd_per_million), 1_000_000) * Fraction(parse_usd(factor), NANOS_PER_USD)
+    if price.denominator != 1:
+        raise ValueError(
+            f"${usd_per_million} per million tokens times {factor} is not a whole number of nano-dollars per token"
+        )
+    return price.numerator

@@ -1,0 +1,199 @@
+"""The node agent: owns the engines of one machine and works for one control plane.
+
+It is the only process of a node that an operator starts, and whatever it started ends with it. The control plane may
+be away for minutes, the broker for ever, an engine may die at any moment: the agent goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import structlog
+
+from . import protocol
+from .batch import BatchRunner
+from .client import ControlPlane, ControlPlaneError, NodeReplaced, NodeUnknown, ProtocolUnsupported
+from .config import ConfigError, NodeConfig
+from .doorbell import Doorbell
+from .engine import Engine
+from .node import introduce
+from .processes import reap_leftovers
+
+EXIT_REPLACED = 75
+"""EX_TEMPFAIL of sysexits.h: another agent has the node's name now."""
+EXIT_PROTOCOL = 78
+"""EX_CONFIG: starting again will not help before agent or control plane are upgraded."""
+REAP_GRACE_SECONDS = 5.0
+GIVE_BACK_SECONDS = 8.0
+"""How long a stopping agent tries to commit what has finished and to give its leases back."""
+LOCK_SECONDS = 30.0
+
+log = structlog.get_logger(__name__)
+
+
+async def run_agent(config: NodeConfig) -> int:
+    """Serve until told to stop; the process's exit status."""
+    config.require_connection()
+    structlog.contextvars.bind_contextvars(node=config.name)
+    async with _only_agent(config.run_folder):
+        await reap_leftovers(config.run_folder, REAP_GRACE_SECONDS)
+        control_plane = ControlPlane(config.control_plane_url, config.token)
+        try:
+            return await Agent(config, control_plane).run()
+        finally:
+            await control_plane.close()
+
+
+class Agent:
+    """Engines, their batch runners, the doorbell and the node's heartbeat."""
+
+    def __init__(self, config: NodeConfig, control_plane: ControlPlane) -> None:
+        self._control_plane, self._broker_url = control_plane, config.broker_url
+        self._hello = introduce(config)
+        self._node_id = ""
+        self._engines = [
+            Engine(model, config.model_folder(model), config.run_folder / f"{model.name}.process.json")
+            for model in config.models
+        ]
+        self._runners = {
+            engine.model.name: BatchRunner(engine, control_plane, incarnation=self._hello.incarnation)
+            for engine in self._engines
+        }
+        self._stopping, self._engines_changed = asyncio.Event(), asyncio.Event()
+        for engine in self._engines:
+            engine.on_change(self._engines_changed.set)
+
+    async def run(self) -> int:
+        """Work until a signal, or until the control plane has no use for this agent."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._handle_signal)
+        tasks = [asyncio.create_task(engine.supervise()) for engine in self._engines]
+        tasks.append(asyncio.create_task(self._work()))
+        stopping = asyncio.create_task(self._stopping.wait())
+        status = 0
+        try:
+            done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()  # raises what ended it
+            log.info("agent_stopping")
+        except* ProtocolUnsupported as errors:
+            log.error("protocol_unsupported", protocol=protocol.PROTOCOL_VERSION, errors=_texts(errors))
+            status = EXIT_PROTOCOL
+        except* NodeReplaced as errors:
+            log.error("node_replaced", errors=_texts(errors))
+            status = EXIT_REPLACED
+        except* ControlPlaneError as errors:
+            log.error("control_plane_refused", errors=_texts(errors))
+            status = 1
+        finally:
+            seconds = GIVE_BACK_SECONDS if self._stopping.is_set() else 0
+            await asyncio.gather(*(runner.stop(seconds) for runner in self._runners.values()))
+            for task in (stopping, *tasks):
+                task.cancel()
+            await asyncio.gather(stopping, *tasks, return_exceptions=True)
+            log.info("agent_stopped", status=status)
+        return status
+
+    async def _work(self) -> None:
+        heartbeat_seconds = await self._introduce()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._keep_reporting(heartbeat_seconds))
+            for runner in self._runners.values():
+                group.create_task(runner.run())
+            group.create_task(self._listen())
+
+    async def _introduce(self) -> float:
+        welcome = await self._control_plane.hello(self._hello)
+        self._node_id = welcome.node_id
+        for runner in self._runners.values():
+            runner.node_id, runner.poll_seconds = welcome.node_id, welcome.poll_seconds
+        log.info("node_welcome", node_id=welcome.node_id)
+        return welcome.heartbeat_seconds
+
+    async def _keep_reporting(self, seconds: float) -> None:
+        while True:
+            self._engines_changed.clear()
+            try:
+                orders = await self._control_plane.node_heartbeat(self._node_id, self._report())
+                for runner in self._runners.values():
+                    runner.drain(orders.drain)
+            except NodeUnknown:
+                seconds = await self._introduce()
+                continue
+            except (ProtocolUnsupported, NodeReplaced):
+                raise
+            except ControlPlaneError as error:
+                log.warning("node_heartbeat_failed", error=str(error))
+            with contextlib.suppress(TimeoutError):  # a change of state is reported at once
+                await asyncio.wait_for(self._engines_changed.wait(), seconds)
+
+    def _report(self) -> protocol.NodeReport:
+        models = [
+            protocol.ModelReport(
+                name=engine.model.name,
+                state=engine.state,
+                in_flight=self._runners[engine.model.name].in_flight,
+                message=engine.message,
+            )
+            for engine in self._engines
+        ]
+        return protocol.NodeReport(incarnation=self._hello.incarnation, models=models)
+
+    async def _listen(self) -> None:
+        """Wake the model's runner at every bell, until cancelled."""
+        if not self._broker_url:
+            log.info("doorbell_off", reason="no broker is configured: work is found by polling")
+            return
+        loop = asyncio.get_running_loop()
+
+        def ring(model: str) -> None:
+            if runner := self._runners.get(model):
+                loop.call_soon_threadsafe(runner.wake)
+
+        doorbell = Doorbell(self._broker_url, self._hello.name, ring)
+        doorbell.start()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            doorbell.stop()
+
+    def _handle_signal(self) -> None:
+        """The first signal: give everything back and end. The second: end."""
+        if self._stopping.is_set():
+            for engine in self._engines:
+                engine.kill()
+            os._exit(1)
+        self._stopping.set()
+
+
+@asynccontextmanager
+async def _only_agent(folder: Path) -> AsyncIterator[None]:
+    """Two agents of one name on one machine would end each other's engines; the system drops a dead one's lock."""
+    folder.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240  # nothing else runs yet
+    deadline = asyncio.get_running_loop().time() + LOCK_SECONDS
+    with (folder / "agent.lock").open("w") as handle:
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise ConfigError(
+                        f"another agent of this name runs on this machine (it holds {handle.name})"
+                    ) from None
+            await asyncio.sleep(0.2)
+        yield
+
+
+def _texts(errors: BaseExceptionGroup[ControlPlaneError]) -> list[str]:
+    texts = []
+    for error in errors.exceptions:
+        texts += _texts(error) if isinstance(error, BaseExceptionGroup) else [str(error)]
+    return texts

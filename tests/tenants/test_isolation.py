@@ -1,0 +1,133 @@
+"""A stranger is told the same about Alice's objects as about objects that never existed, and changes nothing."""
+
+import re
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from common.ids import uuid7
+from tenants.models import Project
+from tenants.scope import tenant_scope
+from tenants.services import create_api_key
+from tests.support.cast import ApiClient, Cast, Member
+from tests.support.everything import Everything
+from tests.support.routes import public_operations
+from tests.support.rows import retrieve
+from tests.support.tables import query, rows_of
+
+TENANT_OBJECTS = {"file_id": ("file-", "file_id"), "batch_id": ("batch_", "batch_id")}
+"""Parameter of a route -> prefix of its ids, and which of Alice's objects stands for it."""
+SHARED_OBJECTS = {"name"}
+"""Base models belong to the installation; what a key may use is tested in tests/platform/catalog."""
+
+_PARAMETER = re.compile(r"<\w+:(\w+)>")
+ID_ROUTES = [
+    (method, path)
+    for method, path, _ in public_operations()
+    if set(_PARAMETER.findall(path)) - SHARED_OBJECTS
+]  # fmt: skip
+LISTS = ["/v1/files", "/v1/batches"]
+
+
+def call(client: ApiClient, method: str, path: str, ids: dict[str, str]) -> Any:
+    """The call with these ids in the path; the answer with each id as ``ID``."""
+    answer = client.call(method, _PARAMETER.sub(lambda match: ids[match[1]], path), content_type="application/json")
+    body = answer.getvalue().decode()
+    for value in ids.values():
+        body = body.replace(value, "ID")
+    headers = {name: value for name, value in answer.headers.items() if name in ("Allow", "Content-Type")}
+    return answer.status_code, body, headers
+
+
+def ids_of(everything: Everything) -> dict[str, str]:
+    return {parameter: getattr(everything, name) for parameter, (_, name) in TENANT_OBJECTS.items()}
+
+
+def ghosts() -> dict[str, str]:
+    """Ids like any other, of objects that never existed."""
+    return {parameter: f"{prefix}{uuid7().hex}" for parameter, (prefix, _) in TENANT_OBJECTS.items()}
+
+
+def other_project(member: Member) -> ApiClient:
+    """A key of a second project in the same organisation."""
+    with tenant_scope(member.organization.id):
+        project = Project.objects.create(organization_id=member.organization.id, name="Second project")
+    return ApiClient(create_api_key(project=project, name="second", actor="system").token)
+
+
+def test_every_parameter_of_every_route_is_known() -> None:
+    used = {name for _, path, _ in public_operations() for name in _PARAMETER.findall(path)}
+    assert used == TENANT_OBJECTS.keys() | SHARED_OBJECTS
+    assert len(ID_ROUTES) >= 5
+
+
+@pytest.mark.parametrize(("method", "path"), ID_ROUTES)
+def test_a_stranger_and_another_project_get_not_found(
+    cast: Cast, everything: Everything, method: str, path: str
+) -> None:
+    neighbour = other_project(cast.alice)
+    before = rows_of(cast.alice.organization.id), rows_of(cast.charlie.organization.id)
+    for stranger in (cast.charlie.client, neighbour):
+        refused = call(stranger, method, path, ids_of(everything))
+        assert refused == call(stranger, method, path, ghosts())
+        assert refused[0] == 404
+        assert '"code":"not_found"' in refused[1]
+    assert (rows_of(cast.alice.organization.id), rows_of(cast.charlie.organization.id)) == before
+    assert call(cast.alice.client, method, path, ids_of(everything))[0] == 200
+
+
+def test_a_list_holds_ones_own_alone(cast: Cast, everything: Everything) -> None:
+    neighbour = other_project(cast.alice)
+    empty: dict[str, Any] = {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
+    for path in LISTS:
+        assert cast.charlie.client.get(path).json() == empty
+        assert neighbour.get(path).json() == empty
+        assert len(cast.alice.client.get(path).json()["data"]) >= 2
+
+
+def test_a_cursor_of_another_tenant_opens_nothing(cast: Cast) -> None:
+    file_id = cast.alice.client.upload(b"{}\n").json()["id"]
+    answer = cast.charlie.client.get(f"/v1/files?order=desc&after={file_id}")
+    assert (answer.status_code, answer.json()["data"]) == (200, [])
+
+
+def test_every_list_is_in_the_test_of_lists() -> None:
+    plain = {path for method, path, _ in public_operations() if method == "GET" and "<" not in path}
+    assert plain == {*LISTS, "/v1/models"}
+
+
+def test_a_strangers_file_cannot_be_the_input_of_a_batch(cast: Cast, everything: Everything) -> None:
+    before = rows_of(cast.alice.organization.id), rows_of(cast.charlie.organization.id)
+    answers = []
+    for file_id in (everything.file_id, ghosts()["file_id"]):
+        answer = cast.charlie.client.post(
+            "/v1/batches",
+            {"input_file_id": file_id, "endpoint": "/v1/chat/completions", "completion_window": "24h"},
+        )
+        answers.append((answer.status_code, answer.content.decode().replace(file_id, "ID")))
+    assert answers[0] == answers[1]
+    assert answers[0][0] == 404
+    assert (rows_of(cast.alice.organization.id), rows_of(cast.charlie.organization.id)) == before
+
+
+def test_a_strangers_results_cannot_be_read(cast: Cast, everything: Everything) -> None:
+    batch = retrieve(cast.alice, {"id": everything.finished_batch_id})
+    for file_id in (batch["output_file_id"], batch["error_file_id"], batch["input_file_id"]):
+        path = f"/v1/files/{file_id}/content"
+        assert cast.alice.client.get(path).getvalue()
+        assert cast.charlie.client.get(path).json()["error"]["code"] == "not_found"
+
+
+@pytest.mark.parametrize("prefix", ["file_", "batch-", "org_", "", "FILE-"])
+def test_an_id_of_another_kind_is_not_found(cast: Cast, prefix: str) -> None:
+    digits = cast.alice.client.upload(b"{}\n").json()["id"].removeprefix("file-")
+    answer = cast.alice.client.get(f"/v1/files/{prefix}{digits}")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+
+
+def test_ids_hold_74_random_bits(cast: Cast) -> None:
+    ids = [UUID(hex=text) for (text,) in query("SELECT id::text FROM tenants_auditevent", using="system")]
+    assert len(ids) >= 6
+    assert {value.version for value in ids} == {7}
+    assert len({value.int & (2**62 - 1) for value in ids}) == len(ids)

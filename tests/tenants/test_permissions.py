@@ -1,0 +1,89 @@
+"""The permission table, operation by operation; and what roles grant."""
+
+import re
+
+import pytest
+
+from common.ids import uuid7
+from tenants.models import Role
+from tenants.permissions import ADMIN_SCOPES, ALL_SCOPES, OPERATIONS, PROJECT_SCOPES, ROLE_SCOPES
+from tenants.services import create_api_key
+from tests.support.blobs import blobs
+from tests.support.cast import ApiClient, Cast
+from tests.support.routes import public_operations
+from tests.support.tables import rows_of
+
+CALLS = [
+    (
+        method,
+        re.sub(r"<\w+:(\w+)_id>", lambda match: f"{match[1]}-{uuid7().hex}", path).replace("<path:name>", "m"),
+        name,
+    )
+    for method, path, name in public_operations()
+]
+IDS = [f"{method} {name}" for method, _, name in CALLS]
+
+
+def client_with(cast: Cast, scopes: frozenset[str]) -> ApiClient:
+    """A key of Alice's project with these scopes."""
+    return ApiClient(
+        create_api_key(project=cast.alice.project, name="narrow", actor="system", scopes=scopes).token
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "path", "operation"), CALLS, ids=IDS)
+def test_a_key_without_the_scope_is_told_which_one(cast: Cast, method: str, path: str, operation: str) -> None:
+    scope = OPERATIONS[operation].scope
+    client = client_with(cast, PROJECT_SCOPES - {scope})
+    before = rows_of(cast.alice.organization.id)
+    answer = client.call(method, path, content_type="application/json")
+    assert answer.status_code == 403
+    assert answer.json()["error"] == {
+        "message": f"The key lacks the scope '{scope}'",
+        "type": "invalid_request_error",
+        "param": None,
+        "code": "insufficient_scope",
+    }
+    assert rows_of(cast.alice.organization.id) == before
+
+
+@pytest.mark.parametrize(("method", "path", "operation"), CALLS, ids=IDS)
+def test_a_key_with_that_scope_alone_is_let_in(cast: Cast, method: str, path: str, operation: str) -> None:
+    client = client_with(cast, frozenset({OPERATIONS[operation].scope}))
+    answer = client.call(method, path, content_type="application/json")
+    assert answer.status_code in (200, 400, 404, 415)
+
+
+@pytest.mark.parametrize(("method", "path", "operation"), CALLS, ids=IDS)
+def test_an_admin_key_does_not_do_a_project_keys_work(cast: Cast, method: str, path: str, operation: str) -> None:
+    before = rows_of(cast.alice.organization.id)
+    answer = cast.alice.admin.call(method, path, content_type="application/json")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "wrong_key_type")
+    assert "'project'" in answer.json()["error"]["message"]
+    assert rows_of(cast.alice.organization.id) == before
+
+
+def test_the_right_is_checked_before_the_body_is_read(cast: Cast) -> None:
+    before = blobs()
+    answer = client_with(cast, frozenset({"files.read"})).upload(b"{}\n")
+    assert answer.json()["error"]["code"] == "insufficient_scope"
+    assert cast.alice.client.get("/v1/files").json()["data"] == []
+    assert blobs() == before
+
+
+def test_every_role_has_its_scopes_and_no_other_scope_exists() -> None:
+    assert ROLE_SCOPES.keys() == set(Role)
+    assert frozenset().union(*ROLE_SCOPES.values()) == ALL_SCOPES == PROJECT_SCOPES | ADMIN_SCOPES
+
+
+def test_roles_differ_as_their_names_say() -> None:
+    assert ROLE_SCOPES[Role.OWNER] == ALL_SCOPES
+    assert ROLE_SCOPES[Role.ADMIN] == ALL_SCOPES
+    assert ROLE_SCOPES[Role.DEVELOPER] == PROJECT_SCOPES
+    assert ROLE_SCOPES[Role.BILLING] == {"organization.read"}
+    assert ROLE_SCOPES[Role.VIEWER] == {"files.read", "models.read", "batches.read", "organization.read"}
+
+
+@pytest.mark.parametrize("role", [Role.VIEWER, Role.BILLING])
+def test_who_only_looks_changes_nothing(role: Role) -> None:
+    assert {scope.rpartition(".")[2] for scope in ROLE_SCOPES[role]} == {"read"}
