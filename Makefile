@@ -11,10 +11,6 @@ CONTROL_READY := .venv/.installed
 WORKER_READY := .venv-worker/.installed-$(WORKER)
 TORCH = $(filter torch==%,$(shell cat infra/requirements/$(WORKER).txt))
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
-# Settings must be complete to be checked; nothing connects.
-CHECK_ENV := SECRET_KEY=check KEY_PEPPER=$(shell printf '%064d' 0) REDIS_URL=redis://127.0.0.1:1 \
-	DATABASE_URL=postgresql://check@127.0.0.1:1/check DATABASE_SYSTEM_URL=postgresql://check@127.0.0.1:1/check \
-	DATABASE_OWNER_URL=postgresql://check@127.0.0.1:1/check
 
 .PHONY: help run demo test test-fast chaos bench lint format lock stop clean
 .DEFAULT_GOAL := help
@@ -53,9 +49,9 @@ bench: $(CONTROL_READY) $(WORKER_READY)
 lint: $(CONTROL_READY)
 	$(CONTROL) -m ruff check .
 	$(CONTROL) -m ruff format --check .
-	$(CHECK_ENV) $(CONTROL) -m mypy
+	$(CONTROL) -m mypy
 	.venv/bin/lint-imports
-	$(CHECK_ENV) $(CONTROL) -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
+	$(CONTROL) -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run --settings config.settings.test
 
 format: $(CONTROL_READY)
 	$(CONTROL) -m ruff check --fix .

@@ -264,7 +264,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         _, item = typing.get_args(hint)
         return {str(key): _convert(entry, item, f"{where}.{key}") for key, entry in value.items()}
     if dataclasses.is_dataclass(hint):
-        return decode(typing.cast(Any, hint), value)
+        return decode(typing.cast("Any", hint), value)
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         try:
             return hint(value)

@@ -10,9 +10,10 @@ class BatchesConfig(AppConfig):
 
     def ready(self) -> None:
         """Make the kinds known to the fleet."""
-        from batches.handlers import AssemblyHandler, ShardHandler, ValidationHandler  # noqa: PLC0415  # needs models
+        from batches import handlers  # noqa: PLC0415  # needs models
         from fleet.handlers import register  # noqa: PLC0415
 
-        register(ValidationHandler())
-        register(ShardHandler())
-        register(AssemblyHandler())
+        register(handlers.ValidationHandler())
+        register(handlers.ShardHandler())
+        register(handlers.AssemblyHandler())
+        register(handlers.ClearingHandler())

@@ -15,10 +15,10 @@ from structlog.contextvars import bound_contextvars
 from batches.models import Batch, Row, Segment
 from batches.results import error_line
 from batches.selectors import get_controlled_batch
-from batches.services import add_result_file, lock_controlled_batch
+from batches.services import add_result_file, lock_controlled_batch, start_clearing
 from batches.spool import discard_blobs, open_spool
 from common.errors import HoneError
-from common.storage import CHUNK_BYTES, IncomingBlob, open_blob
+from common.storage import CHUNK_BYTES, IncomingBlob, delete_blob, open_blob
 from files.services import release_file
 from fleet.heartbeat import Heartbeat
 from fleet.models import Lease
@@ -98,6 +98,20 @@ def assemble_batch(*, lease: Lease) -> None:
             discard_blobs(*keys.values())
 
 
+def clear_segments(*, lease: Lease) -> None:
+    """Delete the segments' blobs of a batch that has its files: a second copy would outlive the customer's deletion."""
+    beat = Heartbeat(lease)
+    with tenant_scope(lease.organization_id):
+        batch = get_controlled_batch(lease=lease)
+        keys = list(Segment.objects.filter(batch_id=batch.id).values_list("storage_key", flat=True))
+    for key in keys:
+        beat()
+        delete_blob(key)
+    with tenant_scope(lease.organization_id):
+        complete_lease(lease=lease)
+        Segment.objects.filter(batch_id=batch.id).update(storage_key="")
+
+
 def _conclude(lease: Lease, artefact: Artefact, files: dict[str, IncomingBlob], keys: dict[str, str]) -> bool:
     """End the batch with its files, or hold it and return False."""
     with tenant_scope(lease.organization_id):
@@ -173,6 +187,7 @@ def _end(batch: Batch) -> None:
     batch.status = status
     setattr(batch, f"{status}_at", now)
     batch.save()
+    start_clearing(batch=batch)
     release_file(file_id=batch.input_file_id, holder=batch.wire_id)
     record(
         actor=SYSTEM_ACTOR,

@@ -7,13 +7,21 @@ from hashlib import sha256
 from typing import Any
 
 import orjson
+import structlog
 from django.conf import settings
 
-from batches.assembly import assemble_batch
+from batches.assembly import assemble_batch, clear_segments
 from batches.lines import parse_line
 from batches.models import Row, Shard
 from batches.selectors import get_controlled_batch
-from batches.services import ASSEMBLY_KIND, VALIDATION_KIND, close_after_commit, fail_rows, fail_unrunnable
+from batches.services import (
+    ASSEMBLY_KIND,
+    CLEARING_KIND,
+    VALIDATION_KIND,
+    close_after_commit,
+    fail_rows,
+    fail_unrunnable,
+)
 from batches.validation import SHARD_KIND, validate_batch
 from common.errors import HoneError
 from common.storage import open_blob
@@ -21,6 +29,8 @@ from fleet.handlers import ControlHandler, LeaseHandler
 from fleet.models import Lease
 from inference_workers.protocol import ShardWork
 from tenants.scope import tenant_scope
+
+logger = structlog.get_logger(__name__)
 
 
 class ValidationHandler(ControlHandler):
@@ -53,6 +63,20 @@ class AssemblyHandler(ControlHandler):
     def exhausted(self, lease: Lease, *, code: str, message: str) -> None:
         """The results stay in their segments; ``manage.py reassemble_batch`` writes the files later."""
         fail_unrunnable(lease=lease, code=code, message=message)
+
+
+class ClearingHandler(ControlHandler):
+    """Deletes what the output files were made of."""
+
+    kind = CLEARING_KIND
+
+    def run(self, lease: Lease) -> None:
+        """Delete."""
+        clear_segments(lease=lease)
+
+    def exhausted(self, lease: Lease, *, code: str, message: str) -> None:
+        """The customer has the files; what is left of their parts is the operator's concern."""
+        logger.error("segments not deleted", lease=lease.wire_id, code=code, error=message)
 
 
 class ShardHandler(LeaseHandler):

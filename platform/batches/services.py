@@ -37,6 +37,7 @@ logger = structlog.get_logger(__name__)
 WINDOWS = {"24h": timedelta(hours=24)}
 VALIDATION_KIND = "batch_validation"
 ASSEMBLY_KIND = "batch_assembly"
+CLEARING_KIND = "batch_clearing"
 _RUNNING = (Batch.Status.VALIDATING, Batch.Status.IN_PROGRESS)
 
 
@@ -168,6 +169,11 @@ def lock_controlled_batch(*, lease: Lease) -> Batch:
     """The batch whose control work ``lease`` is, both locked until the scope ends; ``lease_lost`` otherwise."""
     lock_lease(lease_id=lease.id, epoch=lease.epoch)
     return get_controlled_batch(lease=lease, lock=True)
+
+
+def start_clearing(*, batch: Batch) -> None:
+    """The batch has its files: queue the deletion of what it was assembled from. Call with the batch locked."""
+    _queue_control_work(batch, CLEARING_KIND)
 
 
 def close_failed(*, lease: Lease, errors: list[dict[str, Any]], error_blob: IncomingBlob | None = None) -> None:

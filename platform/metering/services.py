@@ -36,13 +36,13 @@ class Quantities:
         usage = body.get("usage") if isinstance(body, dict) else None
         if not isinstance(usage, dict):
             return cls(requests=1)
-        prompt = _count(usage, "prompt_tokens")
+        prompt, completion = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
         return cls(
             requests=1,
             input_tokens=prompt,
             cached_tokens=min(prompt, _count(usage.get("prompt_tokens_details"), "cached_tokens")),
-            output_tokens=_count(usage, "completion_tokens"),
-            reasoning_tokens=_count(usage.get("completion_tokens_details"), "reasoning_tokens"),
+            output_tokens=completion,
+            reasoning_tokens=min(completion, _count(usage.get("completion_tokens_details"), "reasoning_tokens")),
         )
 
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import aiohttp
 import psutil
@@ -24,7 +24,7 @@ from inference_workers.engine_command import engine_command, engine_environment
 from infra.dev.instance import DEFAULT_NODE_CONFIG, Instance
 from infra.dev.programs import ROOT, worker_python
 
-ENDPOINT = "/v1/chat/completions"
+ENDPOINT: Final = "/v1/chat/completions"
 ROWS = int(os.environ.get("HONE_BENCH_ROWS", "256"))
 TOKENS = int(os.environ.get("HONE_BENCH_TOKENS", "32"))
 ROUNDS = int(os.environ.get("HONE_BENCH_ROUNDS", "2"))

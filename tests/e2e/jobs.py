@@ -3,14 +3,14 @@
 import json
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import openai
 from openai import OpenAI
 from openai.types import Batch
 
 MODEL = "smollm2-135m-instruct"
-ENDPOINT = "/v1/chat/completions"
+ENDPOINT: Final = "/v1/chat/completions"
 OPEN = ("validating", "in_progress", "finalizing", "cancelling")
 
 

@@ -241,6 +241,24 @@ def test_an_assembly_that_has_lost_its_lease_leaves_nothing_behind(cast: Cast, m
     assert retrieve(cast.alice, batch)["status"] == "finalizing"
 
 
+def test_what_the_files_were_made_of_goes_once_they_are_there(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = answered(cast)
+    before = blobs()
+    folder = f"{cast.alice.organization.id.hex}/segments/"
+    assert len([path for path in before if path.startswith(folder)]) == 1
+    with monkeypatch.context() as away:
+        away.setattr(assembly, "delete_blob", _full)
+        run_control()
+    assert retrieve(cast.alice, batch)["status"] == "completed"
+    assert set(before) < set(blobs())
+    let_back_off_pass()
+    run_control()
+    assert [path for path in blobs() if path.startswith(folder)] == []
+    assert query_owner("SELECT storage_key FROM batches_segment") == [("",)]
+    done = retrieve(cast.alice, batch)
+    assert len(read_file(cast.alice, done["output_file_id"])) == 4
+
+
 def test_every_end_stands_in_the_audit_log(cast: Cast) -> None:
     batch = answered(cast)
     run_control()

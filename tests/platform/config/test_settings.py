@@ -7,7 +7,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from environ import ImproperlyConfigured
+from environ import FileAwareEnv, ImproperlyConfigured
+from environ.fileaware_mapping import FileAwareMapping
 
 GOOD = {
     "SECRET_KEY": "s" * 50,
@@ -27,8 +28,7 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Load:
 
     def read(**changes: str | None) -> ModuleType:
         environment = {name: value for name, value in {**GOOD, **changes}.items() if value is not None}
-        monkeypatch.setattr("os.environ", environment)
-        monkeypatch.setattr("environ.Env.ENVIRON", environment)
+        monkeypatch.setattr(FileAwareEnv, "ENVIRON", FileAwareMapping(env=environment))
         monkeypatch.setattr("common.logging.logging_config", lambda **_: None)
         for name in ("config.settings.base", "config.settings.production"):
             monkeypatch.delitem(sys.modules, name, raising=False)

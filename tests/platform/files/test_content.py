@@ -34,38 +34,33 @@ def test_the_whole_file(cast: Cast, path: str) -> None:
     assert "content-range" not in answer.headers
 
 
-@pytest.mark.parametrize(
-    ("header", "start", "stop"),
-    [
-        ("bytes=0-0", 0, 1), ("bytes=0-9", 0, 10), ("bytes=40-59", 40, 60), ("bytes=90-", 90, 100),
-        ("bytes=90-99", 90, 100), ("bytes=90-1000", 90, 100), ("bytes=-1", 99, 100), ("bytes=-10", 90, 100),
-        ("bytes=-1000", 0, 100), (" bytes=5-6 ", 5, 7), ("bytes=0-999999999999999999", 0, 100),
-    ],
-)  # fmt: skip
-def test_a_range(cast: Cast, path: str, header: str, start: int, stop: int) -> None:
-    answer = ranged(cast, path, header)
-    assert (answer.status_code, answer.getvalue()) == (206, CONTENT[start:stop])
-    assert answer["content-range"] == f"bytes {start}-{stop - 1}/100"
-    assert answer["content-length"] == str(stop - start)
+def test_a_range(cast: Cast, path: str) -> None:
+    expected = {
+        "bytes=0-0": (0, 1), "bytes=0-9": (0, 10), "bytes=40-59": (40, 60), "bytes=90-": (90, 100),
+        "bytes=90-99": (90, 100), "bytes=90-1000": (90, 100), "bytes=-1": (99, 100), "bytes=-10": (90, 100),
+        "bytes=-1000": (0, 100), " bytes=5-6 ": (5, 7), "bytes=0-999999999999999999": (0, 100),
+    }  # fmt: skip
+    for header, (start, stop) in expected.items():
+        answer = ranged(cast, path, header)
+        assert (answer.status_code, answer.getvalue()) == (206, CONTENT[start:stop])
+        assert answer["content-range"] == f"bytes {start}-{stop - 1}/100"
+        assert answer["content-length"] == str(stop - start)
 
 
-@pytest.mark.parametrize("header", ["bytes=100-", "bytes=100-200", "bytes=-0", "bytes=999999999999999999-"])
-def test_a_range_beyond_the_end(cast: Cast, path: str, header: str) -> None:
-    answer = ranged(cast, path, header)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (416, "range_not_satisfiable")
-    assert "100 bytes" in answer.json()["error"]["message"]
+def test_a_range_beyond_the_end(cast: Cast, path: str) -> None:
+    for header in ("bytes=100-", "bytes=100-200", "bytes=-0", "bytes=999999999999999999-"):
+        answer = ranged(cast, path, header)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (416, "range_not_satisfiable")
+        assert "100 bytes" in answer.json()["error"]["message"]
 
 
-@pytest.mark.parametrize(
-    "header",
-    [
+def test_a_malformed_or_multiple_range_is_ignored(cast: Cast, path: str) -> None:
+    headers = [
         "", "bytes", "bytes=", "bytes=-", "bytes=a-b", "bytes=5-4", "bytes=0-1,3-4", "items=0-1", "bytes=0-1;",
         "bytes=--1", "bytes=\u0660-\u0669", "bytes=0-" + "9" * 5_000, "bytes=" + "9" * 5_000 + "-",
-    ],
-)  # fmt: skip
-def test_a_malformed_or_multiple_range_is_ignored(cast: Cast, path: str, header: str) -> None:
-    answer = ranged(cast, path, header)
-    assert (answer.status_code, answer.getvalue()) == (200, CONTENT)
+    ]  # fmt: skip
+    answers = [ranged(cast, path, header) for header in headers]
+    assert [(answer.status_code, answer.getvalue()) for answer in answers] == [(200, CONTENT)] * len(headers)
 
 
 def test_a_filename_is_quoted(cast: Cast) -> None:

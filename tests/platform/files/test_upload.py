@@ -113,23 +113,24 @@ def test_text_around_the_parts_is_ignored(cast: Cast) -> None:
     assert post(cast.alice, b"preamble\r\n" + GOOD + b"epilogue").status_code == 200
 
 
-@pytest.mark.parametrize("kept", range(1, len(GOOD) - 4, 11))
-def test_a_body_that_was_cut_off(cast: Cast, kept: int) -> None:
-    error = refused(cast.alice, GOOD[:kept])
-    assert (error["status"], error["code"]) == (400, "invalid_multipart")
+def test_a_body_that_was_cut_off(cast: Cast) -> None:
+    cuts = range(1, len(GOOD) - 4, 7)
+    errors = {kept: refused(cast.alice, GOOD[:kept]) for kept in cuts}
+    assert {kept: (error["status"], error["code"]) for kept, error in errors.items()} == dict.fromkeys(
+        cuts, (400, "invalid_multipart")
+    )
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"no multipart at all", multipart.END, GOOD.replace(b"boundary", b"other"), GOOD.replace(b"\r\n", b"\n"),
-        GOOD.replace(b"form-data", b"attachment"), GOOD.replace(b'name="purpose"', b'nome="purpose"'),
-        GOOD.replace(b"batch", b"\xff"), GOOD.replace(b"Content-Disposition", b"Content Disposition"),
-    ],
-)  # fmt: skip
-def test_a_malformed_body(cast: Cast, body: bytes) -> None:
-    error = refused(cast.alice, body)
-    assert (error["status"], error["code"]) in [(400, "invalid_multipart"), (400, "missing_required_parameter")]
+def test_a_malformed_body(cast: Cast) -> None:
+    bodies = [
+        b"no multipart at all", GOOD.replace(b"boundary", b"other"), GOOD.replace(b"\r\n", b"\n"),
+        GOOD.replace(b'name="purpose"', b'nome="purpose"'), GOOD.replace(b"batch", b"\xff"),
+        GOOD.replace(b"form-data", b"attachment"), GOOD.replace(b"Content-Disposition", b"Content Disposition"),
+    ]  # fmt: skip
+    errors = [refused(cast.alice, body) for body in bodies]
+    assert [(error["status"], error["code"]) for error in errors] == [(400, "invalid_multipart")] * len(bodies)
+    nothing = refused(cast.alice, multipart.END)
+    assert (nothing["code"], nothing["param"]) == ("missing_required_parameter", "file")
 
 
 @pytest.mark.parametrize(
