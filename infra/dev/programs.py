@@ -43,7 +43,9 @@ class Stack:
 
     def worker_environment(self) -> dict[str, str]:
         """For the node agent: how to reach the control plane, and nothing that a remote machine would not have."""
-        return without_connections(os.environ) | {
+        inherited = without_connections(os.environ)
+        inherited.pop("DJANGO_SETTINGS_MODULE", None)  # Celery would look for Django, which a worker has not
+        return inherited | {
             "HONE_HOME": str(self.home),
             "HONE_CONTROL_PLANE_URL": self.base_url,
             "HONE_WORKER_TOKEN_FILE": str(self.worker_token),

@@ -158,7 +158,8 @@ def parse_request(data: bytes) -> dict[str, Any]:
         value = parse_line(data)
         orjson.dumps(value)  # nests less deep than it reads
     except orjson.JSONDecodeError as error:
-        raise LineError("invalid_json_line", f"The line is not valid JSON: {error}") from error
+        reason = f"{error.msg} (column {error.colno})"
+        raise LineError("invalid_json_line", f"The line is not valid JSON: {reason}") from error
     except orjson.JSONEncodeError as error:
         raise LineError("invalid_line", "The line nests too deeply") from error
     if not isinstance(value, dict):

@@ -19,6 +19,7 @@ from django.utils import timezone
 
 from batches.models import TERMINAL, Batch, Row, Shard
 from batches.selectors import get_controlled_batch
+from batches.spool import discard_blobs
 from catalog.models import BaseModel
 from common.errors import CODES, HoneError, not_found
 from common.ids import from_wire
@@ -119,7 +120,6 @@ def expire_batch(*, batch: Batch) -> None:
         running = Batch.objects.filter(id=batch.id, closing_as="", status__in=_RUNNING)
         if not running.update(closing_as=Batch.Status.EXPIRED):
             return  # it has been cancelled, or has ended, meanwhile
-        record(actor=SYSTEM_ACTOR, action="batch.expired", subject=batch.wire_id, organization_id=batch.organization_id)
     close_batch(batch=batch)
 
 
@@ -178,15 +178,20 @@ def start_clearing(*, batch: Batch) -> None:
 
 def close_failed(*, lease: Lease, errors: list[dict[str, Any]], error_blob: IncomingBlob | None = None) -> None:
     """End a batch that did not pass validation: nothing ran, nothing is charged."""
-    key = error_blob.keep_new(lease.organization_id, "files") if error_blob else None
-    with tenant_scope(lease.organization_id):
-        batch = lock_controlled_batch(lease=lease)
-        if batch.closing_as:
-            raise WorkCancelledError
-        if error_blob is not None and key is not None:
-            batch.error_file = add_result_file(batch=batch, blob=error_blob, key=key, name="errors")
-        _fail(batch, errors)
-        complete_lease(lease=lease)
+    key = error_blob.keep_new(lease.organization_id, "files") if error_blob else ""
+    try:
+        with tenant_scope(lease.organization_id):
+            batch = lock_controlled_batch(lease=lease)
+            if batch.closing_as:
+                raise WorkCancelledError
+            if error_blob is not None:
+                batch.error_file = add_result_file(batch=batch, blob=error_blob, key=key, name="errors")
+            _fail(batch, errors)
+            complete_lease(lease=lease)
+    except (HoneError, WorkCancelledError):
+        if key:
+            discard_blobs(key)  # refused, so that certainly nothing refers to it
+        raise
 
 
 def fail_unrunnable(*, lease: Lease, code: str, message: str) -> None:

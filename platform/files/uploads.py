@@ -68,6 +68,8 @@ class _Reader:
         if isinstance(event, MultipartSegment):
             self._segment = event
             self._value.clear()
+            if not event.name:
+                raise HoneError("invalid_multipart", "A part of the form has no name")
             if event.name == self._file_field:
                 if self._upload.filename is not None:
                     raise HoneError("invalid_multipart", f"More than one part is named '{self._file_field}'")
@@ -79,7 +81,7 @@ class _Reader:
             self._value += event
             if len(self._value) > MAX_FIELD_BYTES:
                 raise HoneError("request_too_large", f"A form field may hold at most {MAX_FIELD_BYTES} bytes")
-        elif self._segment is not None and self._segment.name:
+        elif self._segment is not None:
             try:
                 self._upload.fields[self._segment.name] = self._value.decode()
             except UnicodeDecodeError as error:

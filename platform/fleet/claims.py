@@ -46,6 +46,7 @@ queue AS (
     ORDER BY coalesce(running.tokens, 0)::numeric / organization.weight, head.deadline_at, waiting.organization_id
 ),
 picked AS (
+    -- In the queue's order: a lateral query with a limit can only be a loop over it. One row is locked, no more.
     SELECT lease.id FROM queue CROSS JOIN LATERAL (
         SELECT id FROM fleet_lease
         WHERE state = 'waiting' AND model = queue.model AND organization_id = queue.organization_id

@@ -4,6 +4,8 @@ Called after the commit that created the work. A broker that is away costs a few
 sweeper rings again), so failures are logged and swallowed.
 """
 
+import time
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -19,6 +21,7 @@ logger = structlog.get_logger(__name__)
 
 CONTROL_TASK = "fleet.tasks.run_control_work"
 MESSAGE_SECONDS = 60
+QUIET_SECONDS = 5
 
 # Agents bind with the exchange's name as the key, because on Redis the key is part of the channel's name.
 _BELL: dict[str, Any] = {
@@ -29,17 +32,30 @@ _BELL: dict[str, Any] = {
 }
 
 
+@dataclass
+class _Quiet:
+    """Until when, in monotonic seconds, this process leaves the broker alone."""
+
+    until: float = 0
+
+
+_quiet = _Quiet()
+
+
 def ring_after_commit(*, model: str) -> None:
     """Wake those who can do work for ``model``; the control plane's own workers when it is empty."""
     transaction.on_commit(lambda: ring(model=model), robust=True)
 
 
 def ring(*, model: str) -> None:
-    """Ring now."""
+    """Ring now, unless the broker has failed a moment ago: a mute one costs seconds at every try."""
+    if time.monotonic() < _quiet.until:
+        return
     try:
         if model:
             current_app.send_task(DOORBELL_TASK, kwargs={"model": model}, expires=MESSAGE_SECONDS, **_BELL)
         else:
             current_app.send_task(CONTROL_TASK, expires=MESSAGE_SECONDS)
     except (OperationalError, RedisError, OSError) as error:
+        _quiet.until = time.monotonic() + QUIET_SECONDS
         logger.warning("doorbell not rung", model=model, error=str(error))

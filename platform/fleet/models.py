@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 from django.db import models
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from common.ids import uuid7
@@ -67,8 +68,8 @@ class Lease(WireModel, TenantModel):
     epoch = models.PositiveIntegerField(default=0)
     node = models.ForeignKey(Node, null=True, on_delete=models.PROTECT, related_name="+")
     leased_until = models.DateTimeField(null=True)
-    not_before = models.DateTimeField(default=timezone.now)
-    """Back-off after a failure."""
+    not_before = models.DateTimeField(db_default=Now())
+    """Back-off after a failure; by the database's clock from the start, because claims compare it with that."""
     has_progressed = models.BooleanField(default=False)
     """Whether this claim has brought anything that lasts; if not, its end counts as an attempt."""
     attempts = models.PositiveIntegerField(default=0)

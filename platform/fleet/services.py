@@ -23,6 +23,7 @@ from tenants.scope import tenant_scope
 logger = structlog.get_logger(__name__)
 
 WORKER_PREFIX = "hone_wk_"
+MAX_FAILURE_CODE = 64
 MAX_FAILURE_MESSAGE = 500
 MAX_BACK_OFF_SECONDS = 60
 
@@ -179,7 +180,7 @@ def _free_silent(lease: Lease) -> None:
 
 def _release(lease: Lease, code: str, message: str, *, retryable: bool = True) -> None:
     handler = handler_of(lease)
-    message = message[:MAX_FAILURE_MESSAGE]
+    code, message = code[:MAX_FAILURE_CODE], message[:MAX_FAILURE_MESSAGE]
     lease.failure = {"code": code, "message": message}
     if lease.cancel_requested_at is not None:
         _end(lease, Lease.State.CANCELLED)

@@ -208,7 +208,7 @@ async def test_a_well_engine_that_fails_one_row_is_asked_a_few_times(
 async def test_a_row_that_waits_for_another_try_when_the_engine_dies_is_not_lost(
     control_plane: FakeControlPlane, start_node: StartNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("inference_workers.rows.FIRST_RETRY_SECONDS", 0.4)
+    monkeypatch.setattr("inference_workers.rows.FIRST_RETRY_SECONDS", 0.15)
     shard = control_plane.add(MODEL, [chat(BROKEN)])
     node = await start_node()
     await control_plane.until(lambda: shard.beats > 0)

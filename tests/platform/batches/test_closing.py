@@ -10,6 +10,7 @@ from batches.requests import parse_request
 from batches.services import close_due_batches
 from catalog.services import retire_model
 from fleet.services import sweep_leases
+from tests.services import storage_root
 from tests.support.cast import MODEL, Cast
 from tests.support.facts import (
     accounts,
@@ -198,6 +199,25 @@ def test_the_window_closes_on_what_has_not_run(cast: Cast) -> None:
     assert [row["custom_id"] for row in read_file(cast.alice, done["output_file_id"])] == ["row-3"]
     assert accounts_agree(batch), accounts(batch)
     assert cast.alice.client.delete(f"/v1/files/{batch['input_file_id']}").status_code == 200
+
+
+def test_a_batch_that_is_cancelled_while_its_bad_file_is_refused_ends_cancelled(
+    cast: Cast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = submit(cast.alice, b"bad\n")
+    refuse = services.close_failed
+
+    def cancel_first(**arguments: Any) -> None:
+        assert cancel(cast.alice, batch).status_code == 200
+        refuse(**arguments)
+
+    monkeypatch.setattr(validation, "close_failed", cancel_first)
+    run_control()
+    done = retrieve(cast.alice, batch)
+    assert (done["status"], done["failed_at"], done["error_file_id"]) == ("cancelled", None, None)
+    assert list(storage_root().glob(f"{cast.alice.organization.id.hex}/files/*")) == [
+        storage_root() / query_owner("SELECT storage_key FROM files_storedfile")[0][0]
+    ]
 
 
 def test_a_batch_that_was_never_validated_expires(cast: Cast) -> None:

@@ -1,7 +1,6 @@
 """Files that are no batch as a whole, and oddities that are none."""
 
 import re
-from collections.abc import Callable
 
 import orjson
 import pytest
@@ -45,40 +44,41 @@ BAD_FILES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", BAD_FILES)
 @pytest.mark.parametrize("on_invalid", ["fail", "skip"])
-def test_a_file_that_is_no_batch_fails_with_the_reason(cast: Cast, name: str, on_invalid: str) -> None:
-    content, code, message = BAD_FILES[name]
-    batch = submit(cast.alice, content, on_invalid=on_invalid)
+def test_a_file_that_is_no_batch_fails_with_the_reason(cast: Cast, on_invalid: str) -> None:
+    batches = {name: submit(cast.alice, content, on_invalid=on_invalid) for name, (content, _, _) in BAD_FILES.items()}
     run_control()
-    failed = retrieve(cast.alice, batch)
-    assert failed["status"] == "failed"
-    assert failed["errors"]["data"] == [{"code": code, "message": message, "line": None, "param": None}]
-    assert failed["request_counts"] == {"total": 0, "completed": 0, "failed": 0}
-    assert (failed["output_file_id"], failed["error_file_id"]) == (None, None)
-    assert failed["failed_at"] is not None
+    for name, (_, code, message) in BAD_FILES.items():
+        failed = retrieve(cast.alice, batches[name])
+        assert failed["status"] == "failed", name
+        assert failed["errors"]["data"] == [{"code": code, "message": message, "line": None, "param": None}], name
+        assert failed["request_counts"] == {"total": 0, "completed": 0, "failed": 0}
+        assert (failed["output_file_id"], failed["error_file_id"]) == (None, None)
+        assert failed["failed_at"] is not None
+        assert cast.alice.client.delete(f"/v1/files/{failed['input_file_id']}").status_code == 200
     assert (count("batches_row"), count("batches_shard"), len(leases())) == (0, 0, 0)
-    assert cast.alice.client.delete(f"/v1/files/{batch['input_file_id']}").status_code == 200
 
 
-GOOD_FILES: dict[str, Callable[[], bytes]] = {
-    "byte_order_mark": lambda: b"\xef\xbb\xbf" + TEXT,
-    "crlf": lambda: TEXT.replace(b"\n", b"\r\n"),
-    "no_newline_at_the_end": lambda: TEXT.rstrip(b"\n"),
-    "indented": lambda: b"".join(b"  " + text + b"  \n" for text in TEXT.splitlines()),
-    "two_files_in_one": lambda: b"".join(b"\xef\xbb\xbf" + text + b"\n" for text in TEXT.splitlines()),
+GOOD_FILES = {
+    "byte_order_mark": b"\xef\xbb\xbf" + TEXT,
+    "crlf": TEXT.replace(b"\n", b"\r\n"),
+    "no_newline_at_the_end": TEXT.rstrip(b"\n"),
+    "indented": b"".join(b"  " + text + b"  \n" for text in TEXT.splitlines()),
+    "two_files_in_one": b"".join(b"\xef\xbb\xbf" + text + b"\n" for text in TEXT.splitlines()),
 }
 
 
-@pytest.mark.parametrize("name", GOOD_FILES)
-def test_a_file_with_a_harmless_oddity_runs(cast: Cast, name: str) -> None:
-    batch = submit(cast.alice, GOOD_FILES[name]())
+def test_a_file_with_a_harmless_oddity_runs(cast: Cast) -> None:
+    batches = {name: submit(cast.alice, content) for name, content in GOOD_FILES.items()}
     run_control()
-    assert Worker().answer_all() == 2
+    assert Worker().answer_all() == 2 * len(GOOD_FILES)
     run_control()
-    done = retrieve(cast.alice, batch)
-    assert (done["status"], done["request_counts"]) == ("completed", {"total": 2, "completed": 2, "failed": 0})
-    assert [row["custom_id"] for row in read_file(cast.alice, done["output_file_id"])] == ["row-1", "row-2"]
+    for name, batch in batches.items():
+        done = retrieve(cast.alice, batch)
+        assert (done["status"], done["request_counts"]) == ("completed", {"total": 2, "completed": 2, "failed": 0}), (
+            name
+        )
+        assert [row["custom_id"] for row in read_file(cast.alice, done["output_file_id"])] == ["row-1", "row-2"], name
 
 
 def test_blank_lines_count_for_line_numbers_and_for_nothing_else(cast: Cast) -> None:

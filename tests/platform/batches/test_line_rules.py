@@ -1,5 +1,6 @@
 """What a line must look like: every refusal with its code, the member it is about and a message that helps."""
 
+import re
 from typing import Any
 
 import orjson
@@ -195,7 +196,7 @@ def test_bytes_that_are_no_json_are_refused(name: str) -> None:
     with pytest.raises(LineError) as refusal:
         check(None, data=BAD_BYTES[name])
     assert (refusal.value.code, refusal.value.param) == ("invalid_json_line", None)
-    assert refusal.value.message.startswith("The line is not valid JSON: ")
+    assert re.fullmatch(r"The line is not valid JSON: .+ \(column \d+\)", refusal.value.message)
 
 
 def test_a_line_that_could_be_read_but_not_be_sent_on_is_refused() -> None:

@@ -11,7 +11,7 @@ from fleet.claims import _CLAIM, claim_lease
 from tests.support.cast import MODEL, Cast, make_member
 from tests.support.facts import change
 
-WAITING = 30_000
+WAITING = 12_000
 
 QUEUE = """
 INSERT INTO fleet_lease (

@@ -216,12 +216,12 @@ def test_rows_that_no_try_brings_fail_and_their_neighbours_keep_their_results(ca
 
 def test_work_that_a_node_declares_hopeless_is_not_tried_again(cast: Cast) -> None:
     batch = queue(cast.alice)
-    Worker().lease().fail("model_gone", message="x" * 10_000, retryable=False)
+    Worker().lease().fail("model_gone" * 100, message="x" * 10_000, retryable=False)
     run_control()
     done = retrieve(cast.alice, batch)
     assert (done["status"], done["request_counts"]["failed"]) == ("completed", 1)
     (row,) = read_file(cast.alice, done["error_file_id"])
-    assert row["error"]["message"] == f"The request could not be run (model_gone: {'x' * 500})"
+    assert row["error"]["message"] == f"The request could not be run ({('model_gone' * 7)[:64]}: {'x' * 500})"
 
 
 def test_pauses_between_tries_grow_to_a_minute(cast: Cast, settings: Settings) -> None:
