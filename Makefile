@@ -41,7 +41,7 @@ test-fast: $(CONTROL_READY) $(WORKER_READY)
 	$(CONTROL) -m pytest -m "not e2e and not chaos"
 
 chaos: $(CONTROL_READY) $(WORKER_READY)
-	HONE_CHAOS_KILLS=$(KILLS) $(CONTROL) -m pytest -m chaos tests/chaos
+	HONE_CHAOS_KILLS=$(KILLS) $(CONTROL) -m pytest -m chaos --timeout 0
 
 bench: $(CONTROL_READY) $(WORKER_READY)
 	$(CONTROL) -m tests.bench

@@ -67,7 +67,7 @@ ROW_CODES: dict[str, ErrorKind] = {
     "batch_cancelled": ErrorKind(400, INVALID, "The row had not run when the batch was cancelled."),
     "request_timeout": ErrorKind(408, SERVER, "The engine took longer over the row than allowed."),
     "worker_failure": ErrorKind(500, SERVER, "The row could not be run, in several tries."),
-    "batch_failed": ErrorKind(500, SERVER, "The batch could not be worked on, in several tries; nothing was charged."),
+    "batch_failed": ErrorKind(500, SERVER, "Validation, or writing the files, failed several times."),
 }
 WORKER_CODES: dict[str, ErrorKind] = {
     "invalid_worker_token": ErrorKind(401, INVALID, "Unknown or revoked worker token."),

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from django.db import connections
+from django.db import connections, transaction
 
 from common.database import OWNER, SYSTEM
 from fleet.claims import _CLAIM, claim_lease
@@ -30,12 +30,13 @@ def nodes_of(plan: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def explain() -> dict[str, Any]:
-    with connections[SYSTEM].cursor() as cursor:
+    with transaction.atomic(using=SYSTEM), connections[SYSTEM].cursor() as cursor:
         cursor.execute(
             f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {_CLAIM}",
             {"kinds": ["batch_shard"], "models": ["other", MODEL, ""], "node": None, "hold": 15},
         )
         (found,) = cursor.fetchone()
+        transaction.set_rollback(True, using=SYSTEM)  # it has claimed
     plan: dict[str, Any] = (json.loads(found) if isinstance(found, str) else found)[0]
     return plan
 

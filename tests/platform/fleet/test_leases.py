@@ -103,13 +103,13 @@ def test_work_in_its_pause_is_not_claimed_and_other_work_is(cast: Cast) -> None:
     assert worker.request_lease().status_code == 204
 
 
-@pytest.mark.parametrize("models", [[], ["other"], [""], ["little "]])
-def test_a_node_gets_work_only_for_models_it_offers(cast: Cast, models: list[str]) -> None:
+def test_a_node_gets_work_only_for_models_it_offers(cast: Cast) -> None:
     queue(cast.alice)
     worker = Worker()
     request = {"node_id": worker.node_id, "incarnation": worker.incarnation, "kinds": ["batch_shard"]}
-    assert worker.call("POST", "leases", {**request, "models": models}).status_code == 204
-    assert worker.call("POST", "leases", {**request, "models": [*models, MODEL]}).status_code == 200
+    for models in ([], ["other"], [""], ["little "]):
+        assert worker.call("POST", "leases", {**request, "models": models}).status_code == 204
+    assert worker.call("POST", "leases", {**request, "models": ["other", MODEL]}).status_code == 200
 
 
 def test_a_node_cannot_ask_for_work_of_the_control_plane(cast: Cast) -> None:
