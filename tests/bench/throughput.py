@@ -98,7 +98,9 @@ def measure_offline(home: Path, work: Path) -> dict[str, Any]:
         [worker_python(), str(script), str(folder), str(context)],
         input=json.dumps(rows), env=environment, check=True, capture_output=True, text=True,
     )  # fmt: skip
-    offline = Run(**json.loads(answer.stdout.splitlines()[-1]))
+    # The engine itself writes to standard output, too, before and after our line.
+    figures = next(line for line in answer.stdout.splitlines() if line.startswith('{"rows"'))
+    offline = Run(**json.loads(figures))
     _say("offline engine, without its start", offline)
     return {"run_batch_with_start": _figures([run_batch]), "offline_engine": _figures([offline])}
 
