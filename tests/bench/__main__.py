@@ -22,7 +22,7 @@ def main() -> int:
     with running_instance(home=default_home()) as instance:
         answer = instance.manage("create_organization", "--name", "Bench", "--owner-email", "bench@example.com")
         made = json.loads(answer.splitlines()[-1])
-        results["throughput"] = throughput.measure(instance, made["api_key"], folder)
+        results["throughput"] = throughput.measure(instance, made["api_key"])
     results["throughput"] |= throughput.measure_offline(default_home(), folder)
     ratio = results["throughput"]["hone_over_bare_client"]
     runs = ", ".join(f"{run:.3f}" for run in ratio["runs"])

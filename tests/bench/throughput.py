@@ -41,12 +41,12 @@ class Run:
     seconds: float
 
 
-def measure(instance: Instance, api_key: str, work: Path) -> dict[str, Any]:
-    """Run all four and return the figures."""
+def measure(instance: Instance, api_key: str) -> dict[str, Any]:
+    """Hone and the bare client, in turn on one warm server; returns the figures."""
     config = load_config(DEFAULT_NODE_CONFIG, {"HONE_HOME": str(instance.home)})
     model = config.models[0]
     client = OpenAI(base_url=f"{instance.base_url}/v1", api_key=api_key)
-    engine = _Engine.of(instance, config.name, model.name)
+    engine = _Engine.of(instance, model.name)
     hone: list[Run] = []
     bare: list[Run] = []
     _through_hone(client, _rows(model.name, "warm-up", 32))
@@ -153,13 +153,13 @@ class _Engine:
     key: str
 
     @classmethod
-    def of(cls, instance: Instance, node: str, model: str) -> "_Engine":
+    def of(cls, instance: Instance, model: str) -> "_Engine":
         for process in psutil.Process(instance.pid("agent")).children(recursive=True):
             command = process.cmdline()
             if "--served-model-name" in command and model in command:
                 port = command[command.index("--port") + 1]
                 return cls(f"http://127.0.0.1:{port}", process.environ()["VLLM_API_KEY"])
-        raise RuntimeError(f"node {node} runs no engine for {model}")
+        raise RuntimeError(f"the node runs no engine for {model}")
 
 
 async def _bare(engine: _Engine, rows: list[dict[str, Any]], in_flight: int) -> Run:

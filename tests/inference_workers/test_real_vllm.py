@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -85,15 +84,6 @@ class Agent:
             if entry["event"] == "engine_started":
                 self.engine_pid, self.engine_port = entry["pid"], entry["port"]
             self._changed.set()
-
-
-@pytest.fixture
-async def control_plane() -> AsyncIterator[FakeControlPlane]:
-    fake = FakeControlPlane()
-    await fake.start()
-    yield fake
-    await fake.stop()
-    assert fake.violations == []
 
 
 @pytest.fixture
