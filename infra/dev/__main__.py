@@ -26,13 +26,13 @@ def main() -> int:
     parser.add_argument("--home", type=Path, default=services.default_home(), help="data, logs, secrets (HONE_HOME)")
     parser.add_argument("--port", type=int, default=int(os.environ.get("PORT", "8000")), help="of web (PORT)")
     parser.add_argument(
-        "--node-config", type=Path, default=Path(os.environ.get("HONE_NODE_CONFIG") or DEFAULT_NODE_CONFIG),
-        help="models of the node agent (HONE_NODE_CONFIG)",
-    )  # fmt: skip
+        "--node-config", type=Path, action="append", help="of a node agent; repeat it for several (HONE_NODE_CONFIG)"
+    )
     options = parser.parse_args()
+    node_configs = options.node_config or [Path(os.environ.get("HONE_NODE_CONFIG") or DEFAULT_NODE_CONFIG)]
     try:
         if options.command == "run":
-            run(home=options.home, port=options.port, node_config=options.node_config.resolve())
+            run(home=options.home, port=options.port, node_configs=[path.resolve() for path in node_configs])
         elif options.command == "services":
             _serve(options.home)
         else:

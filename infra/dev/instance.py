@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +24,7 @@ def running_instance(
     *,
     home: Path,
     port: int | None = None,
-    node_config: Path = DEFAULT_NODE_CONFIG,
+    node_configs: Sequence[Path] = (DEFAULT_NODE_CONFIG,),
     environment: Mapping[str, str] | None = None,
     timeout: float = 900.0,
 ) -> Iterator["Instance"]:
@@ -40,7 +40,7 @@ def running_instance(
     log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     command = [
         sys.executable, "-m", "infra.dev", "run", "--home", str(home), "--port", str(port),
-        "--node-config", str(node_config),
+        *(argument for path in node_configs for argument in ("--node-config", str(path))),
     ]  # fmt: skip
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -79,7 +79,7 @@ class Instance:
         return bool(self._record().get("ready"))
 
     def pid(self, name: str) -> int:
-        """The present process of ``web``, ``control``, ``beat`` or ``agent``; KeyError while there is none."""
+        """The present process of ``web``, ``control``, ``beat`` or an agent; KeyError while there is none."""
         pid: int = self._record()["processes"][name]["pid"]
         return pid
 

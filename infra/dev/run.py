@@ -1,8 +1,10 @@
-"""The whole product on one machine, in the foreground: services, migrations, models, and four processes."""
+"""The whole product on one machine, in the foreground: services, migrations, models, and the processes."""
 
 import asyncio
 import signal
 import subprocess
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from infra.dev import services
@@ -11,9 +13,10 @@ from infra.dev.programs import ROOT, Stack, worker_python
 from infra.dev.supervisor import MARKER, Supervisor, end_leftovers
 
 RECORD_FILE = "run.json"
+_WATCH_SECONDS = 0.5
 
 
-def run(*, home: Path, port: int, node_config: Path) -> None:
+def run(*, home: Path, port: int, node_configs: Sequence[Path]) -> None:
     """Run until SIGINT, SIGTERM or SIGHUP; raises ServicesError with a message for a person when it cannot start."""
     home = home.resolve()
     record = home / RECORD_FILE
@@ -28,11 +31,11 @@ def run(*, home: Path, port: int, node_config: Path) -> None:
         _say(f"starting PostgreSQL and Valkey in {home}")
         running = services.start(home, lock=lock)
         try:
-            stack = Stack(home=home, port=port, node_config=node_config, services=running.environment())
+            stack = Stack(home=home, port=port, node_configs=node_configs, services=running.environment())
             for title, argv, environment in stack.preparations():
                 _say(title)
                 _run_step(title, argv, environment | {MARKER: str(record)})
-            asyncio.run(_supervise(stack, record))
+            asyncio.run(_supervise(stack, record, running))
         finally:
             for number in signals:  # an impatient one shall leave no server behind
                 signal.signal(number, signal.SIG_IGN)
@@ -50,9 +53,30 @@ def stop(home: Path) -> None:
             services.attach(home).stop()
 
 
-async def _supervise(stack: Stack, record: Path) -> None:
+async def _supervise(stack: Stack, record: Path, running: services.Services) -> None:
     supervisor = Supervisor(stack.programs(), record=record)
-    await supervisor.run(on_ready=lambda: print(f"Hone is ready at {stack.base_url}", flush=True))
+    watch = asyncio.create_task(_keep_services(running, supervisor.say))
+    try:
+        await supervisor.run(on_ready=lambda: print(f"Hone is ready at {stack.base_url}", flush=True))
+    finally:
+        watch.cancel()
+        with suppress(asyncio.CancelledError):
+            await watch
+
+
+async def _keep_services(running: services.Services, say: Callable[[str], None]) -> None:
+    """Start PostgreSQL and Valkey again when they have died, until cancelled."""
+    said = ""
+    while True:
+        try:
+            for name in await asyncio.to_thread(running.revive):
+                say(f"{name} had ended and was started again")
+            said = ""
+        except ServicesError as error:
+            if str(error) != said:
+                said = str(error)
+                say(said)
+        await asyncio.sleep(_WATCH_SECONDS)
 
 
 def _run_step(title: str, argv: list[str], environment: dict[str, str]) -> None:

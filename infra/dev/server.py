@@ -3,7 +3,7 @@
 import signal
 import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from infra.dev.processes import (
     ServicesError,
     choose_runner,
     free_port,
+    is_alive,
     port_is_free,
     processes_in,
     wait_until,
@@ -23,6 +24,7 @@ START_SECONDS = 60.0
 """The longest a start may take: a crash recovery reads the log written since the last checkpoint."""
 STOP_SECONDS = 20.0
 _ADOPT_SECONDS = 10.0
+_PORT_SECONDS = 1.0
 _LOG_BYTES = 10 * 1024 * 1024
 
 
@@ -38,6 +40,8 @@ class Server(ABC):
         self.binary = binary
         self._log = home / "logs" / f"{self.name}.log"
         self._port_file = self.folder / "port"
+        self._wanted = self.folder / "wanted"
+        """There from a start until a stop: a server that ended in between is to be started again."""
 
     @property
     @abstractmethod
@@ -67,41 +71,59 @@ class Server(ABC):
 
     def start(self) -> None:
         """Serve: adopt what an earlier, killed launcher has left running, or start anew on the remembered port."""
-        if self._adopt():
-            return
-        self.stop()
-        runner = choose_runner(self.binary, self.folder)
-        self.prepare(runner)
-        for port in self._candidate_ports():
-            if self._serve(runner, port):
-                return
-        raise ServicesError(f"No free port was found for {self.name}.\n{self._last_lines()}")
+        self._start(self._candidate_ports())
 
     def stop(self) -> None:
         """Shut down cleanly; after STOP_SECONDS by force. Does nothing when it does not run."""
-        for process in self._processes()[:1]:
-            _send(process, self.stop_signal)
-        if not wait_until(lambda: not self._processes(), timeout=STOP_SECONDS):
-            self.kill()
+        self._wanted.unlink(missing_ok=True)
+        self._shut_down()
 
     def kill(self) -> None:
         """End it as a crash does (SIGKILL), and wait until nothing of it is left."""
-        for process in self._processes()[:1]:
+        doomed = self._processes()
+        for process in doomed[:1]:
             _send(process, signal.SIGKILL)  # the others end by themselves when they notice, as after a real crash
-        if wait_until(lambda: not self._processes(), timeout=5):
+        if _have_ended(doomed, within=5):
             return
-        for process in self._processes():
+        for process in doomed:
             _send(process, signal.SIGKILL)
-        if not wait_until(lambda: not self._processes(), timeout=5):
+        if not _have_ended(doomed, within=5):
             raise ServicesError(f"{self.name} in {self.folder} cannot be ended.")
 
     def restart(self) -> None:
         """Stop it where it runs and serve again on the same port."""
-        port = self.port
         self.stop()
-        self.start()
-        if self.port != port:
-            raise ServicesError(f"Another process took port {port} of {self.name} while it restarted.")
+        self._start_on_its_port()
+
+    def revive(self) -> bool:
+        """Serve again on the same port if it has ended without having been stopped; whether it had to be started."""
+        if not self._wanted.exists() or self._processes():
+            return False
+        self._start_on_its_port()
+        return True
+
+    def _start_on_its_port(self) -> None:
+        port = self.port
+        # The last thread of a process lets go of the port, a moment after the process has ended.
+        wait_until(lambda: port_is_free(port), timeout=_PORT_SECONDS)
+        self._start([port])
+
+    def _start(self, ports: Iterable[int]) -> None:
+        if not self._adopt() and not self._start_anew(ports):
+            raise ServicesError(f"No free port was found for {self.name}.\n{self._last_lines()}")
+        self._wanted.touch()
+
+    def _start_anew(self, ports: Iterable[int]) -> bool:
+        self._shut_down()
+        runner = choose_runner(self.binary, self.folder)
+        self.prepare(runner)
+        return any(self._serve(runner, port) for port in ports)
+
+    def _shut_down(self) -> None:
+        for process in self._processes()[:1]:
+            _send(process, self.stop_signal)
+        if not wait_until(lambda: not self._processes(), timeout=STOP_SECONDS):
+            self.kill()
 
     def _processes(self) -> list[psutil.Process]:
         return processes_in(self.work_folder, self.process_names)
@@ -147,6 +169,10 @@ class Server(ABC):
         if not self._log.exists():
             return ""
         return "\n".join([*self._log.read_text(errors="replace").splitlines()[-15:], f"(all of it: {self._log})"])
+
+
+def _have_ended(processes: Sequence[psutil.Process], *, within: float) -> bool:
+    return wait_until(lambda: not any(is_alive(process) for process in processes), timeout=within)
 
 
 def _send(process: psutil.Process, number: signal.Signals) -> None:

@@ -142,6 +142,10 @@ class Services:
                 if server is not None:
                     stack.callback(server.stop)
 
+    def revive(self) -> list[str]:
+        """Start again, on their ports, the servers that have ended without having been stopped; their names."""
+        return [server.name for server in (self._postgres, self._valkey) if server is not None and server.revive()]
+
     def create_database(self, name: str) -> dict[str, str]:
         """Make an empty database, dropping one of that name, with the same roles; returns its three URLs."""
         postgres = self._need_postgres()
@@ -155,6 +159,10 @@ class Services:
     def kill_postgres(self) -> None:
         """End PostgreSQL as a crash does."""
         self._need_postgres().kill()
+
+    def stop_valkey(self) -> None:
+        """Stop Valkey until :meth:`restart_valkey`."""
+        self._need_valkey().stop()
 
     def restart_valkey(self) -> None:
         """Start Valkey again on its port, after a clean stop where it still runs."""

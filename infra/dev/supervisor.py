@@ -45,7 +45,7 @@ class Backoff:
 
     first: float = 0.5
     longest: float = 30.0
-    healthy_after: float = 30.0
+    healthy_after: float = 5.0
 
 
 class Supervisor:

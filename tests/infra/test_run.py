@@ -5,11 +5,13 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from infra.dev import services
+from infra.dev.processes import ServicesError
 from infra.dev.programs import ROOT, Stack
 from infra.dev.supervisor import MARKER
 from tests.infra.conftest import servers_of
@@ -28,7 +30,7 @@ CONNECTIONS = {
 def stack(tmp_path: Path) -> Stack:
     config = tmp_path / "node.toml"
     config.write_text('[node]\nname = "edge"\n[[models]]\nname = "tiny"\n[[models]]\nname = "small"\n')
-    return Stack(home=tmp_path, port=8123, node_config=config, services=CONNECTIONS)
+    return Stack(home=tmp_path, port=8123, node_configs=[config], services=CONNECTIONS)
 
 
 @pytest.fixture(autouse=True)
@@ -115,7 +117,7 @@ def test_the_agent_gets_nothing_of_the_control_planes_data(stack: Stack, monkeyp
     assert {value for value in CONNECTIONS.values() if value in agent.env.values()} == {CONNECTIONS["REDIS_URL"]}
     assert agent.env["HONE_BROKER_URL"] == CONNECTIONS["REDIS_URL"]
     assert agent.env["HONE_CONTROL_PLANE_URL"] == "http://127.0.0.1:8123"
-    assert agent.env["HONE_WORKER_TOKEN_FILE"] == str(stack.home / "worker.token")
+    assert agent.env["HONE_WORKER_TOKEN_FILE"] == str(stack.home / "agent.token")
 
 
 def test_the_control_plane_gets_its_connections(stack: Stack) -> None:
@@ -135,5 +137,28 @@ def test_every_model_of_the_node_is_registered(stack: Stack) -> None:
         ["migrate", "--verbosity", "0"],
         ["register_model", str(stack.home / "models" / "tiny")],
         ["register_model", str(stack.home / "models" / "small")],
-        ["create_worker_token", "--name", "edge", "--output", str(stack.worker_token)],
+        ["create_worker_token", "--name", "edge", "--output", str(stack.home / "agent.token")],
     ]
+
+
+def test_several_nodes_have_programs_and_tokens_of_their_own_and_share_a_model(stack: Stack, tmp_path: Path) -> None:
+    other = tmp_path / "other.toml"
+    other.write_text('[node]\nname = "core"\n[[models]]\nname = "tiny"\n')
+    both = replace(stack, node_configs=[*stack.node_configs, other])
+
+    agents = both.programs()[3:]
+
+    assert [agent.name for agent in agents] == ["agent-edge", "agent-core"]
+    assert [agent.argv[-1] for agent in agents] == [str(path) for path in both.node_configs]
+    assert [agent.env["HONE_WORKER_TOKEN_FILE"] for agent in agents] == [
+        str(tmp_path / "agent-edge.token"),
+        str(tmp_path / "agent-core.token"),
+    ]
+    titles = [title for title, _, _ in both.preparations()]
+    assert [title for title in titles if title.startswith("registering")] == ["registering tiny", "registering small"]
+    assert titles[-2:] == ["making sure of the token of edge", "making sure of the token of core"]
+
+
+def test_two_nodes_of_one_name_are_refused(stack: Stack) -> None:
+    with pytest.raises(ServicesError, match="different names: edge, edge"):
+        replace(stack, node_configs=[*stack.node_configs, *stack.node_configs]).programs()

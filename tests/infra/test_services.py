@@ -15,7 +15,7 @@ import pytest
 import redis
 
 from infra.dev import services
-from infra.dev.processes import NOBODY, ServicesError, choose_runner
+from infra.dev.processes import NOBODY, ServicesError, choose_runner, port_is_free, wait_until
 from infra.dev.programs import ROOT
 from tests.infra.conftest import servers_of
 
@@ -88,6 +88,49 @@ def test_a_wiped_valkey_has_no_key(home: Path) -> None:
         running.wipe_valkey()
 
         assert client(running).dbsize() == 0
+
+
+def test_servers_that_have_died_are_revived_on_their_ports(home: Path) -> None:
+    with services.start(home, durable=False) as running:
+        before = running.environment()
+        write(running, "revived")
+        assert running.revive() == []
+
+        running.kill_postgres()
+        running.kill_valkey()
+        assert running.revive() == ["postgres", "valkey"]
+
+        assert read(running) == ("revived", "revived")
+        assert running.environment() == before
+        assert running.revive() == []
+
+
+def test_a_server_that_was_stopped_is_not_revived(home: Path) -> None:
+    with services.start(home, durable=False, with_postgres=False) as running:
+        services.attach(home).stop_valkey()
+
+        assert running.revive() == []
+        assert servers_of(home) == []
+
+        services.attach(home).restart_valkey()
+        running.kill_valkey()
+        assert running.revive() == ["valkey"]
+
+
+def test_a_server_is_revived_only_once_its_port_is_free(home: Path) -> None:
+    with services.start(home, durable=False, with_postgres=False) as running:
+        running.kill_valkey()
+        port = int((home / "valkey" / "port").read_text())
+        assert wait_until(lambda: port_is_free(port), timeout=5)
+        with socket.socket() as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            other.bind(("127.0.0.1", port))
+            other.listen()
+            with pytest.raises(ServicesError, match="No free port was found for valkey"):
+                running.revive()
+
+        assert running.revive() == ["valkey"]
+        assert client(running).ping()
 
 
 def test_another_process_can_attach_to_kill_and_restart(home: Path) -> None:
