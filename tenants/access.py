@@ -11,6 +11,7 @@ from rest_framework.views import APIView
 
 from common.errors import HoneError
 from common.http import AnyLengthRequest
+from tenants.idempotency import CreateRequest, read_create_request
 from tenants.models import ApiKey, Organization, Project
 from tenants.permissions import OPERATIONS
 from tenants.selectors import find_key
@@ -110,3 +111,13 @@ class TenantAPIView(APIView):
         if self.principal.project is None:
             raise HoneError("wrong_key_type", "This route takes a key of kind 'project'")
         return self.principal.project
+
+    def create_request(self, fields: object, *, digest: str = "") -> CreateRequest:
+        """This request as a service that creates knows it again: by its parsed fields and its file's digest."""
+        return read_create_request(
+            api_key=self.principal.key,
+            path=self.request.path,
+            headers=self.request.headers,
+            fields=fields,
+            digest=digest,
+        )

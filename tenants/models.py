@@ -4,6 +4,7 @@ from typing import Any, ClassVar, Self, TypeVar
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from accounts.models import User
@@ -203,3 +204,30 @@ class AuditEvent(WireModel, TenantModel):
 
     class Meta:
         indexes: ClassVar = [models.Index(fields=["organization", "id"], name="audit_by_organization")]
+
+
+class IdempotencyRecord(TenantModel):
+    """Which object a create has made, so that its repetition gets the same one (:mod:`tenants.idempotency`)."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    api_key = tenant_key(ApiKey, db_index=False)
+    key_digest = models.BinaryField(max_length=32, null=True)
+    fingerprint = models.BinaryField(max_length=32)
+    is_retry = models.BooleanField()
+    """Whether the try that made the object called itself a retry."""
+    object_id = models.CharField(max_length=80)
+    """Wire id of the object."""
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["api_key", "key_digest"], name="idempotency_key_once"),
+        ]
+        indexes: ClassVar = [
+            models.Index(
+                fields=["api_key", "fingerprint", "created_at"],
+                condition=models.Q(key_digest=None),
+                name="idempotency_by_fingerprint",
+            ),
+            models.Index(fields=["created_at"], name="idempotency_by_age"),
+        ]

@@ -111,7 +111,10 @@ class BatchListView(TenantAPIView):
             metadata=data.get("metadata") or {},
             output_lifetime_seconds=expiry["seconds"] if expiry else None,
         )
-        return Response(render_batch(create_batch(project=self.project, key=self.principal.key, new=new)))
+        batch = create_batch(
+            project=self.project, key=self.principal.key, new=new, request=self.create_request(request.data)
+        )
+        return Response(render_batch(batch))
 
     def get(self, request: Request) -> Response:
         """One page, newest first."""

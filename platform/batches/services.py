@@ -29,6 +29,7 @@ from files.services import NewFile, add_file, hold_file, lock_file, release_file
 from fleet.heartbeat import WorkCancelledError
 from fleet.models import Lease
 from fleet.services import complete_lease, create_lease, lock_lease, request_cancel, revoke_leases
+from tenants.idempotency import CreateRequest, earlier, remember
 from tenants.models import ApiKey, Project
 from tenants.scope import tenant_scope
 from tenants.services import SYSTEM_ACTOR, record
@@ -54,9 +55,15 @@ class NewBatch:
     output_lifetime_seconds: int | None = None
 
 
-def create_batch(*, project: Project, key: ApiKey, new: NewBatch) -> Batch:
-    """Accept a batch and queue its validation. The input file cannot be deleted until the batch has ended."""
+def create_batch(*, project: Project, key: ApiKey, new: NewBatch, request: CreateRequest) -> Batch:
+    """Accept a batch and queue its validation; a repetition of ``request`` gets the batch made then.
+
+    The input file cannot be deleted until the batch has ended.
+    """
     with tenant_scope(project.organization_id):
+        made = earlier(request, Batch)
+        if made is not None:
+            return made
         file = lock_file(project=project, wire_id=new.input_file_id, param="input_file_id")
         if file.purpose != StoredFile.Purpose.BATCH:
             raise HoneError(
@@ -87,6 +94,7 @@ def create_batch(*, project: Project, key: ApiKey, new: NewBatch) -> Batch:
             organization_id=project.organization_id,
             details={"input_file": file.wire_id, "endpoint": new.endpoint},
         )
+        remember(request, batch)
     return batch
 
 

@@ -28,6 +28,9 @@ REQUEST_CODES: dict[str, ErrorKind] = {
     "invalid_type": ErrorKind(400, INVALID, "A parameter has the wrong JSON type."),
     "invalid_value": ErrorKind(400, INVALID, "A parameter has a value that is not allowed."),
     "invalid_purpose": ErrorKind(400, INVALID, "The file's purpose does not fit this use."),
+    "idempotency_key_reused": ErrorKind(
+        400, INVALID, "The Idempotency-Key stands for a request with other parameters."
+    ),
     "empty_file": ErrorKind(400, INVALID, "The file is empty, or holds no request."),
     "invalid_api_key": ErrorKind(401, INVALID, "No key was sent, or it is unknown, expired or revoked."),
     "organization_inactive": ErrorKind(403, INVALID, "The organisation is suspended or the project archived."),

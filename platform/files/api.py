@@ -55,6 +55,7 @@ class FileListView(TenantAPIView):
                 new=_new_file(upload),
                 actor=self.principal.actor,
                 created_by=self.principal.key.id,
+                request=self.create_request({**upload.fields, "filename": upload.filename}, digest=blob.sha256),
             )
         return Response(render_file(file))
 

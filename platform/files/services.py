@@ -1,5 +1,6 @@
 """Writes about files."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -13,6 +14,7 @@ from common.errors import HoneError, not_found
 from common.ids import from_wire
 from common.storage import IncomingBlob, delete_abandoned_incoming, delete_blob
 from files.models import FileUse, StoredFile
+from tenants.idempotency import CreateRequest, earlier, remember
 from tenants.models import Project
 from tenants.scope import tenant_scope
 from tenants.services import SYSTEM_ACTOR, record
@@ -48,9 +50,15 @@ def upload_limit(purpose: str) -> int:
 
 
 def create_file(
-    *, project: Project, blob: IncomingBlob, new: NewFile, actor: str, created_by: UUID | None
+    *,
+    project: Project,
+    blob: IncomingBlob,
+    new: NewFile,
+    actor: str,
+    created_by: UUID | None,
+    request: CreateRequest | None = None,
 ) -> StoredFile:
-    """Store an upload that has been received whole."""
+    """Store an upload that has been received whole; a repetition of ``request`` gets the file made then."""
     limit = upload_limit(new.purpose)
     if blob.size > limit:
         raise HoneError(
@@ -61,8 +69,19 @@ def create_file(
     if blob.size == 0:
         raise HoneError("empty_file", "The file is empty", param="file")
     key = blob.keep_new(project.organization_id, "files")  # bytes first: a row never names bytes that are not there
-    with tenant_scope(project.organization_id):
-        return add_file(project=project, blob=blob, key=key, new=new, actor=actor, created_by=created_by)
+    try:
+        with tenant_scope(project.organization_id):
+            file = earlier(request, StoredFile) if request else None
+            if file is None:
+                file = add_file(project=project, blob=blob, key=key, new=new, actor=actor, created_by=created_by)
+                if request:
+                    remember(request, file)
+    except HoneError:
+        _discard(key)  # refused, so that certainly nothing refers to it
+        raise
+    if file.storage_key != key:
+        _discard(key)
+    return file
 
 
 def add_file(
@@ -158,6 +177,12 @@ def delete_expired_files(*, limit: int = 500) -> int:
         _delete_bytes(file)
     delete_abandoned_incoming()
     return len(due)
+
+
+def _discard(key: str) -> None:
+    """Delete bytes that nothing refers to; if that fails they waste room, no more."""
+    with suppress(HoneError):
+        delete_blob(key)
 
 
 def _delete_bytes(file: StoredFile) -> None:

@@ -24,7 +24,7 @@ EXTRA_MODULES = {
     "files": {"uploads"},
     "fleet": {"claims", "doorbell", "handlers", "heartbeat"},
     # The edge and the two walls, which every other app imports by these names.
-    "tenants": {"access", "keys", "permissions", "rls", "scope"},
+    "tenants": {"access", "idempotency", "keys", "permissions", "rls", "scope"},
     "accounts": set[str](),
     "metering": set[str](),
 }

@@ -110,6 +110,7 @@ CELERY_TASK_DEFAULT_QUEUE = "hone.control"
 CELERY_BEAT_SCHEDULE = {
     "sweep-leases": {"task": "fleet.tasks.sweep", "schedule": schedule(timedelta(seconds=2))},
     "close-batches": {"task": "batches.tasks.close_due", "schedule": schedule(timedelta(seconds=2))},
+    "forget-old-requests": {"task": "tenants.tasks.forget_old", "schedule": schedule(timedelta(hours=1))},
     "delete-expired-files": {"task": "files.tasks.delete_expired", "schedule": schedule(timedelta(minutes=5))},
 }
 
