@@ -143,7 +143,10 @@ class Segment(TenantModel):
 
     class Meta:
         constraints: ClassVar = [models.UniqueConstraint(fields=["shard", "number"], name="segment_once")]
-        indexes: ClassVar = [models.Index(fields=["batch"], name="segment_by_batch")]
+        indexes: ClassVar = [
+            models.Index(fields=["batch"], name="segment_by_batch"),
+            models.Index(fields=["storage_key"], condition=~models.Q(storage_key=""), name="segment_by_storage_key"),
+        ]
 
 
 class Row(TenantModel):

@@ -1,12 +1,15 @@
 """Reads about batches."""
 
+from uuid import UUID
+
 from django.db.models import QuerySet
 
-from batches.models import Batch
+from batches.models import Batch, Segment
 from common.errors import HoneError, not_found
 from common.ids import from_wire
 from fleet.models import Lease
 from tenants.models import Project
+from tenants.scope import tenant_scope
 
 
 def project_batches(*, project: Project) -> QuerySet[Batch]:
@@ -32,3 +35,10 @@ def get_batch(*, project: Project, wire_id: str) -> Batch:
     if batch is None:
         raise not_found("batch", wire_id)
     return batch
+
+
+def referenced_blobs(organization_id: UUID, keys: list[str]) -> set[str]:
+    """Those of the storage keys that a segment of the organisation names."""
+    with tenant_scope(organization_id):
+        segments = Segment.objects.filter(storage_key__in=keys).exclude(storage_key="")
+        return set(segments.values_list("storage_key", flat=True))

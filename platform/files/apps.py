@@ -7,3 +7,10 @@ class FilesConfig(AppConfig):
     """Bytes live in the default storage, facts about them in Postgres."""
 
     name = "files"
+
+    def ready(self) -> None:
+        """Say whose the blobs are."""
+        from common.orphans import register_blob_owner  # noqa: PLC0415
+        from files.selectors import referenced_blobs  # noqa: PLC0415  # needs models
+
+        register_blob_owner(kind="files", referenced=referenced_blobs)

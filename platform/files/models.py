@@ -42,6 +42,7 @@ class StoredFile(WireModel, TenantModel):
             models.Index(fields=["project", "id"], condition=models.Q(deleted_at=None), name="file_by_project"),
             models.Index(fields=["expires_at"], condition=models.Q(deleted_at=None), name="file_by_expiry"),
             models.Index(fields=["deleted_at"], condition=models.Q(deleted_at__isnull=False), name="file_deleted"),
+            models.Index(fields=["storage_key"], condition=~models.Q(storage_key=""), name="file_by_storage_key"),
         ]
 
 

@@ -1,5 +1,7 @@
 """Reads about files."""
 
+from uuid import UUID
+
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
@@ -7,6 +9,7 @@ from common.errors import not_found
 from common.ids import from_wire
 from files.models import FileUse, StoredFile
 from tenants.models import Project
+from tenants.scope import tenant_scope
 
 
 def live_files(*, project: Project, purpose: str | None = None) -> QuerySet[StoredFile]:
@@ -25,3 +28,10 @@ def get_file(*, project: Project, wire_id: str) -> StoredFile:
     if file is None:
         raise not_found("file", wire_id)
     return file
+
+
+def referenced_blobs(organization_id: UUID, keys: list[str]) -> set[str]:
+    """Those of the storage keys that a file of the organisation names, a deleted one included."""
+    with tenant_scope(organization_id):
+        files = StoredFile.objects.filter(storage_key__in=keys).exclude(storage_key="")
+        return set(files.values_list("storage_key", flat=True))

@@ -2,6 +2,7 @@
 
 from celery import shared_task
 
+from common.orphans import delete_orphaned_blobs
 from common.tasks import single_flight
 from files.services import delete_expired_files
 
@@ -11,3 +12,10 @@ from files.services import delete_expired_files
 def delete_expired() -> None:
     """Delete what has expired."""
     delete_expired_files()
+
+
+@shared_task(name="files.tasks.delete_orphans")
+@single_flight
+def delete_orphans() -> None:
+    """Delete bytes that nothing refers to, of every kind."""
+    delete_orphaned_blobs()

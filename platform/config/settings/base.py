@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import environ
-from celery.schedules import schedule
+from celery.schedules import crontab, schedule
 
 from common.logging import logging_config
 
@@ -112,6 +112,8 @@ CELERY_BEAT_SCHEDULE = {
     "close-batches": {"task": "batches.tasks.close_due", "schedule": schedule(timedelta(seconds=2))},
     "forget-old-requests": {"task": "tenants.tasks.forget_old", "schedule": schedule(timedelta(hours=1))},
     "delete-expired-files": {"task": "files.tasks.delete_expired", "schedule": schedule(timedelta(minutes=5))},
+    # Once a day by the clock (UTC): a beat that is restarted daily would never reach the end of an interval.
+    "delete-orphaned-blobs": {"task": "files.tasks.delete_orphans", "schedule": crontab(minute=17, hour=3)},
 }
 
 REST_FRAMEWORK = {
