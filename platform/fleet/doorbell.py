@@ -49,13 +49,22 @@ def ring_after_commit(*, model: str) -> None:
 
 def ring(*, model: str) -> None:
     """Ring now, unless the broker has failed a moment ago: a mute one costs seconds at every try."""
+    if model:
+        _send(DOORBELL_TASK, kwargs={"model": model}, **_BELL)
+    else:
+        _send(CONTROL_TASK)
+
+
+def hurry_after_commit(*, task: str) -> None:
+    """Have a control worker run a periodic task as soon as it can, instead of at its next turn."""
+    transaction.on_commit(lambda: _send(task), robust=True)
+
+
+def _send(task: str, **options: Any) -> None:
     if time.monotonic() < _quiet.until:
         return
     try:
-        if model:
-            current_app.send_task(DOORBELL_TASK, kwargs={"model": model}, expires=MESSAGE_SECONDS, **_BELL)
-        else:
-            current_app.send_task(CONTROL_TASK, expires=MESSAGE_SECONDS)
+        current_app.send_task(task, expires=MESSAGE_SECONDS, **options)
     except (OperationalError, RedisError, OSError) as error:
         _quiet.until = time.monotonic() + QUIET_SECONDS
-        logger.warning("doorbell not rung", model=model, error=str(error))
+        logger.warning("doorbell not rung", task=task, error=str(error))

@@ -9,11 +9,13 @@ import orjson
 import pytest
 import structlog
 from celery import Celery
+from django.db import transaction
 from redis import Redis
 
 from fleet import doorbell
-from fleet.doorbell import CONTROL_TASK, ring
+from fleet.doorbell import CONTROL_TASK, hurry_after_commit, ring
 from inference_workers.doorbell import Doorbell
+from inference_workers.protocol import DOORBELL_TASK
 from tests.services import running
 
 
@@ -67,12 +69,20 @@ def test_control_work_waits_in_the_queue_of_the_control_workers(broker: Redis) -
     assert orjson.loads(message)["headers"]["task"] == CONTROL_TASK
 
 
+def test_a_periodic_task_is_hurried_after_the_commit_and_not_before(database: None, broker: Redis) -> None:
+    with transaction.atomic():
+        hurry_after_commit(task="fleet.tasks.sweep")
+        assert broker.llen("hone.control") == 0
+    (message,) = broker.lrange("hone.control", 0, -1)
+    assert orjson.loads(message)["headers"]["task"] == "fleet.tasks.sweep"
+
+
 def test_a_broker_that_is_away_costs_no_time_and_no_error(broker_is_away: None) -> None:
     started = time.monotonic()
     with structlog.testing.capture_logs() as logs:
         ring(model="little")
     assert time.monotonic() - started < 2
-    assert [(entry["event"], entry["model"]) for entry in logs] == [("doorbell not rung", "little")]
+    assert [(entry["event"], entry["task"]) for entry in logs] == [("doorbell not rung", DOORBELL_TASK)]
 
 
 def test_a_broker_without_memory_is_only_a_warning_and_left_alone_for_a_while(broker: Redis) -> None:
