@@ -31,6 +31,16 @@ OPERATIONS: dict[str, Permission] = {
     "batches.list": Permission(PROJECT, "batches.read"),
     "batches.retrieve": Permission(PROJECT, "batches.read"),
     "batches.cancel": Permission(PROJECT, "batches.write"),
+    "webhooks.list_event_types": Permission(PROJECT, "webhooks.read"),
+    "webhooks.create": Permission(PROJECT, "webhooks.write"),
+    "webhooks.list": Permission(PROJECT, "webhooks.read"),
+    "webhooks.retrieve": Permission(PROJECT, "webhooks.read"),
+    "webhooks.update": Permission(PROJECT, "webhooks.write"),
+    "webhooks.delete": Permission(PROJECT, "webhooks.write"),
+    "webhooks.rotate_secret": Permission(PROJECT, "webhooks.write"),
+    "webhooks.test": Permission(PROJECT, "webhooks.write"),
+    "webhooks.list_deliveries": Permission(PROJECT, "webhooks.read"),
+    "webhooks.replay": Permission(PROJECT, "webhooks.write"),
 }
 
 PROJECT_SCOPES = frozenset(entry.scope for entry in OPERATIONS.values() if entry.key_kind == PROJECT)

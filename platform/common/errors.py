@@ -47,6 +47,7 @@ REQUEST_CODES: dict[str, ErrorKind] = {
     "file_in_use": ErrorKind(409, INVALID, "A running job uses the file; cancel the job or wait for it."),
     "file_too_large": ErrorKind(413, INVALID, "The file exceeds the limit for its purpose."),
     "request_too_large": ErrorKind(413, INVALID, "The body exceeds the limit of this route."),
+    "webhook_unreachable": ErrorKind(400, INVALID, "The endpoint gave no answer to a test; the message says why."),
     "unsupported_media_type": ErrorKind(415, INVALID, "The Content-Type is not one this route reads."),
     "range_not_satisfiable": ErrorKind(416, INVALID, "The Range lies outside the file."),
     "internal_error": ErrorKind(500, SERVER, "Our fault; quote the request id.", retry=True),

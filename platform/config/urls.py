@@ -6,12 +6,23 @@ import batches.urls
 import catalog.urls
 import files.urls
 import fleet.urls
+import notifications.urls
 from common import health, http
 
 urlpatterns = [
     path("healthz", health.alive),
     path("readyz", health.ready),
-    path("v1/", include([*files.urls.urlpatterns, *catalog.urls.urlpatterns, *batches.urls.urlpatterns])),
+    path(
+        "v1/",
+        include(
+            [
+                *files.urls.urlpatterns,
+                *catalog.urls.urlpatterns,
+                *notifications.urls.urlpatterns,
+                *batches.urls.urlpatterns,
+            ]
+        ),
+    ),
     path("internal/v1/", include([*fleet.urls.urlpatterns, *batches.urls.internal_urlpatterns])),
 ]
 

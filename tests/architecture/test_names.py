@@ -27,6 +27,7 @@ EXTRA_MODULES = {
     "tenants": {"access", "idempotency", "keys", "permissions", "rls", "scope"},
     "accounts": set[str](),
     "metering": set[str](),
+    "notifications": {"delivery", "signing", "transport"},
 }
 """Modules that an app has beyond the names all apps share."""
 

@@ -51,7 +51,7 @@ def test_every_tenant_model_and_no_other_table_is_a_tenant_table(tables: list[st
         if any(field.name == "organization" for field in model._meta.get_fields())
     }
     assert set(tables) == models | {"tenants_organization"}
-    assert len(tables) >= 13
+    assert len(tables) >= 17
 
 
 def test_row_level_security_is_enabled_and_forced_on_every_tenant_table(tables: list[str]) -> None:
@@ -108,7 +108,7 @@ def test_every_relation_between_tenant_models_is_a_key_in_the_database(tables: l
         if field.related_model and model._meta.db_table in tables and field.name != "organization"
     ]
     between_tenants = [relation for relation in relations if relation[2] in tables]
-    assert len(between_tenants) >= 17
+    assert len(between_tenants) >= 22
     assert [relation for relation in between_tenants if query(_KEYS, *relation) != [(1,)]] == []
 
 

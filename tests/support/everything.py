@@ -3,8 +3,15 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from django.test import override_settings
+
+from notifications.delivery import send_due_deliveries
+from notifications.models import EventType
+from notifications.services import emit_event
+from tenants.scope import tenant_scope
 from tests.support.cast import Member
 from tests.support.model import add_model
+from tests.support.receiver import open_receiver
 from tests.support.rows import jsonl, line, submit
 from tests.support.worker import Worker, run_control
 
@@ -16,6 +23,8 @@ class Everything:
     file_id: str
     batch_id: str
     finished_batch_id: str
+    webhook_endpoint_id: str
+    delivery_id: str
 
 
 def make_everything(member: Member, folder: Path) -> Everything:
@@ -28,4 +37,26 @@ def make_everything(member: Member, folder: Path) -> Everything:
     run_control()
     waiting = submit(member, jsonl([line(1)]))
     unused = member.client.upload(b"{}\n").json()
-    return Everything(unused["id"], waiting["id"], finished["id"])
+    endpoint_id, delivery_id = _make_webhooks(member, finished["id"])
+    return Everything(unused["id"], waiting["id"], finished["id"], endpoint_id, delivery_id)
+
+
+def _make_webhooks(member: Member, batch_id: str) -> tuple[str, str]:
+    """Two endpoints, and a delivery that one of them has taken."""
+    with override_settings(WEBHOOK_ALLOW_PRIVATE=True), open_receiver() as receiver:
+        told, _ = [
+            member.client.post(
+                "/v1/webhook_endpoints", {"name": type_, "url": receiver.url, "event_types": [type_]}
+            ).json()
+            for type_ in (EventType.BATCH_COMPLETED, EventType.BATCH_FAILED)
+        ]
+        with tenant_scope(member.organization.id):
+            emit_event(
+                organization_id=member.organization.id,
+                project_id=member.project.id,
+                type=EventType.BATCH_COMPLETED,
+                object_id=batch_id,
+            )
+        assert send_due_deliveries() == 1
+    (delivery,) = member.client.get(f"/v1/webhook_endpoints/{told['id']}/deliveries").json()["data"]
+    return told["id"], delivery["id"]

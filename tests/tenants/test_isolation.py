@@ -16,7 +16,12 @@ from tests.support.routes import public_operations
 from tests.support.rows import retrieve
 from tests.support.tables import query, rows_of
 
-TENANT_OBJECTS = {"file_id": ("file-", "file_id"), "batch_id": ("batch_", "batch_id")}
+TENANT_OBJECTS = {
+    "file_id": ("file-", "file_id"),
+    "batch_id": ("batch_", "batch_id"),
+    "webhook_endpoint_id": ("we_", "webhook_endpoint_id"),
+    "delivery_id": ("whd_", "delivery_id"),
+}
 """Parameter of a route -> prefix of its ids, and which of Alice's objects stands for it."""
 SHARED_OBJECTS = {"name"}
 """Base models belong to the installation; what a key may use is tested in tests/platform/catalog."""
@@ -27,12 +32,18 @@ ID_ROUTES = [
     for method, path, _ in public_operations()
     if set(_PARAMETER.findall(path)) - SHARED_OBJECTS
 ]  # fmt: skip
-LISTS = ["/v1/files", "/v1/batches"]
+LISTS = ["/v1/files", "/v1/batches", "/v1/webhook_endpoints"]
+TEST_OF_A_WEBHOOK = "/v1/webhook_endpoints/<str:webhook_endpoint_id>/test"
+BODIES = {TEST_OF_A_WEBHOOK: b'{"event_type": "batch.completed"}'}
+"""What a route needs before it looks for its object; the others are called without a body."""
+REFUSED_TO_ALICE = {TEST_OF_A_WEBHOOK: "webhook_unreachable"}
+"""Hers, and yet: nobody listens there."""
 
 
 def call(client: ApiClient, method: str, path: str, ids: dict[str, str]) -> Any:
     """The call with these ids in the path; the answer with each id as ``ID``."""
-    answer = client.call(method, _PARAMETER.sub(lambda match: ids[match[1]], path), content_type="application/json")
+    target = _PARAMETER.sub(lambda match: ids[match[1]], path)
+    answer = client.call(method, target, data=BODIES.get(path, b""), content_type="application/json")
     body = answer.getvalue().decode()
     for value in ids.values():
         body = body.replace(value, "ID")
@@ -74,7 +85,9 @@ def test_a_stranger_and_another_project_get_not_found(
         assert refused[0] == 404
         assert '"code":"not_found"' in refused[1]
     assert (rows_of(cast.alice.organization.id), rows_of(cast.charlie.organization.id)) == before
-    assert call(cast.alice.client, method, path, ids_of(everything))[0] == 200
+    status, body, _ = call(cast.alice.client, method, path, ids_of(everything))
+    assert (status, path in REFUSED_TO_ALICE) in ((200, False), (400, True))
+    assert REFUSED_TO_ALICE.get(path, "") in body
 
 
 def test_a_list_holds_ones_own_alone(cast: Cast, everything: Everything) -> None:
@@ -94,7 +107,7 @@ def test_a_cursor_of_another_tenant_opens_nothing(cast: Cast) -> None:
 
 def test_every_list_is_in_the_test_of_lists() -> None:
     plain = {path for method, path, _ in public_operations() if method == "GET" and "<" not in path}
-    assert plain == {*LISTS, "/v1/models"}
+    assert plain == {*LISTS, "/v1/models", "/v1/webhook_event_types"}
 
 
 def test_a_strangers_file_cannot_be_the_input_of_a_batch(cast: Cast, everything: Everything) -> None:

@@ -43,6 +43,7 @@ INSTALLED_APPS = [
     "files",
     "catalog",
     "fleet",
+    "notifications",
     "metering",
     "batches",
 ]
@@ -111,6 +112,8 @@ CELERY_BEAT_SCHEDULE = {
     "sweep-leases": {"task": "fleet.tasks.sweep", "schedule": schedule(timedelta(seconds=2))},
     "close-batches": {"task": "batches.tasks.close_due", "schedule": schedule(timedelta(seconds=2))},
     "forget-old-requests": {"task": "tenants.tasks.forget_old", "schedule": schedule(timedelta(hours=1))},
+    "send-webhooks": {"task": "notifications.tasks.send_due", "schedule": schedule(timedelta(seconds=3))},
+    "delete-old-webhook-events": {"task": "notifications.tasks.delete_old", "schedule": schedule(timedelta(hours=1))},
     "delete-expired-files": {"task": "files.tasks.delete_expired", "schedule": schedule(timedelta(minutes=5))},
     # Once a day by the clock (UTC): a beat that is restarted daily would never reach the end of an interval.
     "delete-orphaned-blobs": {"task": "files.tasks.delete_orphans", "schedule": crontab(minute=17, hour=3)},
@@ -141,3 +144,9 @@ NODE_HEARTBEAT_SECONDS = env.float("HONE_NODE_HEARTBEAT_SECONDS", default=2)
 NODE_POLL_SECONDS = env.float("HONE_NODE_POLL_SECONDS", default=2)
 LEASE_SECONDS = env.float("HONE_LEASE_SECONDS", default=15)
 LEASE_MAX_ATTEMPTS = env.int("HONE_LEASE_MAX_ATTEMPTS", default=5)
+WEBHOOK_ENDPOINTS_PER_PROJECT = env.int("HONE_WEBHOOK_ENDPOINTS_PER_PROJECT", default=20)
+WEBHOOK_TIMEOUT_SECONDS = env.float("HONE_WEBHOOK_TIMEOUT_SECONDS", default=10)
+WEBHOOK_RETENTION_DAYS = env.int("HONE_WEBHOOK_RETENTION_DAYS", default=30)
+"""Events and delivery logs are kept so long, at least until the last attempt."""
+WEBHOOK_ALLOW_PRIVATE = switch("HONE_WEBHOOK_ALLOW_PRIVATE", default=False)
+"""Lets webhooks go to http:// and to addresses inside this network: for development and tests alone."""
