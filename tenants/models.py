@@ -62,8 +62,6 @@ class Organization(WireModel):
     status = models.CharField(max_length=16, choices=Status, default=Status.ACTIVE)
     weight = models.PositiveIntegerField(default=1)
     """Share of the fleet, relative to other organisations that have work waiting."""
-    opening_credit_nanos = models.BigIntegerField(default=0)
-    """Nano-USD granted when the organisation was created: what its ledger opens with."""
     created_at = models.DateTimeField(default=timezone.now)
 
     objects: ClassVar[models.Manager[Self]] = models.Manager()
@@ -72,9 +70,6 @@ class Organization(WireModel):
     class Meta:
         constraints: ClassVar = [
             models.CheckConstraint(condition=models.Q(weight__gte=1), name="organization_weight_positive"),
-            models.CheckConstraint(
-                condition=models.Q(opening_credit_nanos__gte=0), name="organization_credit_positive"
-            ),
         ]
 
     def __str__(self) -> str:

@@ -12,6 +12,7 @@ from structlog.contextvars import get_contextvars
 from accounts.services import get_or_create_user
 from common.database import SYSTEM
 from common.errors import HoneError
+from common.ids import uuid7
 from tenants.keys import new_secret
 from tenants.models import ApiKey, AuditEvent, Membership, Organization, Project, Role
 from tenants.permissions import ADMIN_SCOPES, PROJECT_SCOPES
@@ -38,12 +39,15 @@ class NewOrganization:
     admin_key: IssuedKey
 
 
-def create_organization(*, name: str, owner_email: str, credit_nanos: int = 0) -> NewOrganization:
-    """An organisation with its owner, a first project, a key for that project and an admin key."""
+def create_organization(*, name: str, owner_email: str, organization_id: UUID | None = None) -> NewOrganization:
+    """An organisation with its owner, a first project, a key for that project and an admin key.
+
+    A caller that has more to do in the same transaction chooses the id and opens its scope.
+    """
     if not 0 < len(name) <= 200 or not name.isprintable() or name.isspace():
         raise HoneError("invalid_value", "'name' must have 1 to 200 printable characters", param="name")
     owner = get_or_create_user(email=owner_email)
-    organization = Organization(name=name, opening_credit_nanos=credit_nanos)
+    organization = Organization(id=organization_id or uuid7(), name=name)
     with tenant_scope(organization.id):
         organization.save(force_insert=True)
         Membership.objects.create(organization_id=organization.id, user_id=owner.id, role=Role.OWNER)
@@ -53,7 +57,7 @@ def create_organization(*, name: str, owner_email: str, credit_nanos: int = 0) -
             action="organization.created",
             subject=organization.wire_id,
             organization_id=organization.id,
-            details={"name": name, "owner": owner.email, "credit_nanos": credit_nanos},
+            details={"name": name, "owner": owner.email},
         )
         api_key = create_api_key(project=project, name="First key", actor=SYSTEM_ACTOR, created_by=owner.id)
         admin_key = create_admin_key(

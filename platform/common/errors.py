@@ -50,6 +50,9 @@ REQUEST_CODES: dict[str, ErrorKind] = {
     "webhook_unreachable": ErrorKind(400, INVALID, "The endpoint gave no answer to a test; the message says why."),
     "unsupported_media_type": ErrorKind(415, INVALID, "The Content-Type is not one this route reads."),
     "range_not_satisfiable": ErrorKind(416, INVALID, "The Range lies outside the file."),
+    "insufficient_quota": ErrorKind(
+        429, "insufficient_quota", "Less credit is available than this needs; add credit, waiting does not help."
+    ),
     "internal_error": ErrorKind(500, SERVER, "Our fault; quote the request id.", retry=True),
     "service_unavailable": ErrorKind(503, SERVER, "A part of the service is away for a moment.", retry=True),
     "storage_full": ErrorKind(507, SERVER, "The file store has no room; nothing was kept. The operator must act."),

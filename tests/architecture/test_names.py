@@ -20,6 +20,7 @@ STANDARD_MODULES = {"__init__", "apps", "models", "services", "selectors", "task
 EXTRA_MODULES = {
     # Parts of `services`, `selectors` or `api` that passed the size at which a file is split by noun.
     "batches": {"assembly", "handlers", "lines", "requests", "results", "rows", "spool", "validation", "worker_api"},
+    "billing": {"watchers"},
     "catalog": {"tokens"},
     "files": {"uploads"},
     "fleet": {"claims", "doorbell", "handlers", "heartbeat"},

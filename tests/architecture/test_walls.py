@@ -6,13 +6,32 @@ import pytest
 from django.apps import apps
 from django.db import ProgrammingError, connection, connections, transaction
 
+from billing.services import place_hold
 from common.database import OWNER, SYSTEM
 from tenants.scope import tenant_scope
 from tests.support.cast import Cast
 from tests.support.everything import make_everything
 from tests.support.tables import query, rows_of, tenant_tables
 
-APPEND_ONLY = ["metering_usageevent", "tenants_auditevent"]
+APPEND_ONLY = ["billing_posting", "metering_usageevent", "tenants_auditevent"]
+GUARDED = ["billing_account", "billing_hold"]
+"""Moved by the trigger of billing_posting alone; nobody else may, whatever their rights."""
+FORBIDDEN_WITH_MONEY = [
+    "UPDATE billing_posting SET amount_nanos = 1",
+    "DELETE FROM billing_posting",
+    "TRUNCATE billing_posting",
+    "UPDATE billing_account SET balance_nanos = balance_nanos + 1",
+    "UPDATE billing_account SET kind = 'granted'",
+    "INSERT INTO billing_account TABLE billing_account",
+    "INSERT INTO billing_account TABLE billing_account ON CONFLICT DO NOTHING",
+    "DELETE FROM billing_account",
+    "TRUNCATE billing_account",
+    "UPDATE billing_hold SET remaining_nanos = remaining_nanos - 1",
+    "UPDATE billing_hold SET job = 'batch_2'",
+    "INSERT INTO billing_hold SELECT 'batch_2', 1, now(), NULL, organization_id FROM billing_hold",
+    "DELETE FROM billing_hold",
+    "TRUNCATE billing_hold",
+]
 
 _POLICIES = """
 SELECT tablename, policyname, roles::text[], cmd, permissive, qual, with_check FROM pg_policies
@@ -52,6 +71,7 @@ def test_every_tenant_model_and_no_other_table_is_a_tenant_table(tables: list[st
     }
     assert set(tables) == models | {"tenants_organization"}
     assert len(tables) >= 17
+    assert len(tables) >= 16
 
 
 def test_row_level_security_is_enabled_and_forced_on_every_tenant_table(tables: list[str]) -> None:
@@ -138,7 +158,7 @@ def test_in_a_scope_raw_sql_sees_that_tenants_rows_alone(cast: Cast, tmp_path: P
 def test_raw_writes_in_a_scope_do_not_reach_another_tenant(cast: Cast, tmp_path: Path) -> None:
     make_everything(cast.alice, tmp_path)
     before = rows_of(cast.alice.organization.id)
-    changeable = {table: column for table, column in tenant_tables().items() if table not in APPEND_ONLY}
+    changeable = {table: column for table, column in tenant_tables().items() if table not in APPEND_ONLY + GUARDED}
     with tenant_scope(cast.charlie.organization.id), connection.cursor() as cursor:
         touched = {}
         for table, column in changeable.items():
@@ -173,6 +193,20 @@ def test_a_row_cannot_be_given_to_another_tenant(cast: Cast, tmp_path: Path) -> 
 def test_nobody_changes_what_is_append_only(database: None, table: str, role: str, statement: str) -> None:
     with connections[role].cursor() as cursor, pytest.raises(ProgrammingError, match="permission denied"):
         cursor.execute(statement.format(table))
+
+
+@pytest.mark.parametrize("role", ["default", SYSTEM, OWNER])
+def test_nobody_moves_money_without_a_posting_or_changes_one(cast: Cast, role: str) -> None:
+    with tenant_scope(cast.alice.organization.id):
+        place_hold(organization_id=cast.alice.organization.id, job="batch_1", amount_nanos=5, key="hold")
+    before = rows_of(cast.alice.organization.id)
+    for statement in FORBIDDEN_WITH_MONEY:
+        with transaction.atomic(using=role), connections[role].cursor() as cursor:
+            cursor.execute("SELECT set_config('hone.org', %s, true)", [str(cast.alice.organization.id)])
+            with pytest.raises(ProgrammingError, match="permission denied"):
+                cursor.execute(statement)
+            transaction.set_rollback(True, using=role)
+    assert rows_of(cast.alice.organization.id) == before
 
 
 @pytest.mark.parametrize("table", ["catalog_basemodel", "catalog_price"])

@@ -20,8 +20,8 @@ def main() -> int:
     results["validation"] = validation.measure()
     print("\nBatch throughput (real vLLM)", flush=True)
     with running_instance(home=default_home()) as instance:
-        answer = instance.manage("create_organization", "--name", "Bench", "--owner-email", "bench@example.com")
-        made = json.loads(answer.splitlines()[-1])
+        arguments = ("--name", "Bench", "--owner-email", "bench@example.com", "--credit-usd", "1000")
+        made = json.loads(instance.manage("create_organization", *arguments).splitlines()[-1])
         results["throughput"] = throughput.measure(instance, made["api_key"])
     results["throughput"] |= throughput.measure_offline(default_home(), folder)
     ratio = results["throughput"]["hone_over_bare_client"]

@@ -6,9 +6,10 @@ from typing import Any
 from django.test import Client
 
 from accounts.services import get_or_create_user
+from billing.services import open_organization
+from common.money import NANOS_PER_USD
 from tenants.models import Membership, Organization, Project, Role
 from tenants.scope import tenant_scope
-from tenants.services import create_organization
 
 MODEL = "little"
 
@@ -78,9 +79,11 @@ class Cast:
     charlie: Member
 
 
-def make_member(name: str) -> Member:
-    """An organisation with its owner."""
-    made = create_organization(name=f"{name}'s company", owner_email=f"{name.lower()}@example.com")
+def make_member(name: str, *, credit_nanos: int = 100 * NANOS_PER_USD) -> Member:
+    """An organisation with its owner, and money for whatever a test does."""
+    made = open_organization(
+        name=f"{name}'s company", owner_email=f"{name.lower()}@example.com", credit_nanos=credit_nanos
+    )
     return Member(made.organization, made.project, made.api_key.token, made.admin_key.token)
 
 

@@ -8,6 +8,7 @@ from django.test import override_settings
 from notifications.delivery import send_due_deliveries
 from notifications.models import EventType
 from notifications.services import emit_event
+from billing.services import place_hold
 from tenants.scope import tenant_scope
 from tests.support.cast import Member
 from tests.support.model import add_model
@@ -28,7 +29,7 @@ class Everything:
 
 
 def make_everything(member: Member, folder: Path) -> Everything:
-    """A finished batch with a failed row, another one that waits, a file that nobody uses."""
+    """A finished batch with a failed row, another one that waits, a file that nobody uses, money held."""
     add_model(folder / "model")
     worker = Worker()
     finished = submit(member, jsonl([line(1), line(2), {"custom_id": "bad"}]), on_invalid="skip")
@@ -60,3 +61,6 @@ def _make_webhooks(member: Member, batch_id: str) -> tuple[str, str]:
         assert send_due_deliveries() == 1
     (delivery,) = member.client.get(f"/v1/webhook_endpoints/{told['id']}/deliveries").json()["data"]
     return told["id"], delivery["id"]
+    with tenant_scope(member.organization.id):
+        place_hold(organization_id=member.organization.id, job="ftjob-everything", amount_nanos=1_000, key="everything")
+    return Everything(unused["id"], waiting["id"], finished["id"])

@@ -45,6 +45,7 @@ INSTALLED_APPS = [
     "fleet",
     "notifications",
     "metering",
+    "billing",
     "batches",
 ]
 MIDDLEWARE = [
@@ -117,6 +118,7 @@ CELERY_BEAT_SCHEDULE = {
     "delete-expired-files": {"task": "files.tasks.delete_expired", "schedule": schedule(timedelta(minutes=5))},
     # Once a day by the clock (UTC): a beat that is restarted daily would never reach the end of an interval.
     "delete-orphaned-blobs": {"task": "files.tasks.delete_orphans", "schedule": crontab(minute=17, hour=3)},
+    "check-ledgers": {"task": "billing.tasks.check", "schedule": crontab(hour="3", minute="20")},
 }
 
 REST_FRAMEWORK = {

@@ -5,9 +5,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from billing.services import open_organization
 from common.errors import HoneError
 from common.money import parse_usd
-from tenants.services import create_organization
 
 
 class Command(BaseCommand):
@@ -24,7 +24,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Create and print."""
         try:
-            made = create_organization(
+            made = open_organization(
                 name=options["name"],
                 owner_email=options["owner_email"],
                 credit_nanos=parse_usd(options["credit_usd"]),
