@@ -41,10 +41,12 @@ OPERATIONS: dict[str, Permission] = {
     "webhooks.test": Permission(PROJECT, "webhooks.write"),
     "webhooks.list_deliveries": Permission(PROJECT, "webhooks.read"),
     "webhooks.replay": Permission(PROJECT, "webhooks.write"),
+    "balance.retrieve": Permission(ADMIN, "billing.read"),
+    "ledger.list": Permission(ADMIN, "billing.read"),
 }
 
 PROJECT_SCOPES = frozenset(entry.scope for entry in OPERATIONS.values() if entry.key_kind == PROJECT)
-ADMIN_SCOPES = frozenset({"organization.read", "organization.write"})
+ADMIN_SCOPES = frozenset({"organization.read", "organization.write", "billing.read"})
 ALL_SCOPES = PROJECT_SCOPES | ADMIN_SCOPES
 _READ_SCOPES = frozenset(scope for scope in ALL_SCOPES if scope.endswith(".read"))
 
@@ -52,6 +54,6 @@ ROLE_SCOPES: dict[Role, frozenset[str]] = {
     Role.OWNER: ALL_SCOPES,
     Role.ADMIN: ALL_SCOPES,
     Role.DEVELOPER: PROJECT_SCOPES,
-    Role.BILLING: frozenset({"organization.read"}),
+    Role.BILLING: frozenset({"organization.read", "billing.read"}),
     Role.VIEWER: _READ_SCOPES,
 }

@@ -3,6 +3,7 @@
 from django.urls import include, path
 
 import batches.urls
+import billing.urls
 import catalog.urls
 import files.urls
 import fleet.urls
@@ -20,6 +21,7 @@ urlpatterns = [
                 *catalog.urls.urlpatterns,
                 *notifications.urls.urlpatterns,
                 *batches.urls.urlpatterns,
+                *billing.urls.urlpatterns,
             ]
         ),
     ),

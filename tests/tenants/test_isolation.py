@@ -7,6 +7,7 @@ from uuid import UUID
 import pytest
 
 from common.ids import uuid7
+from common.money import NANOS_PER_USD
 from tenants.models import Project
 from tenants.scope import tenant_scope
 from tenants.services import create_api_key
@@ -38,6 +39,10 @@ BODIES = {TEST_OF_A_WEBHOOK: b'{"event_type": "batch.completed"}'}
 """What a route needs before it looks for its object; the others are called without a body."""
 REFUSED_TO_ALICE = {TEST_OF_A_WEBHOOK: "webhook_unreachable"}
 """Hers, and yet: nobody listens there."""
+LISTS = ["/v1/files", "/v1/batches"]
+"""Of a project."""
+BOOKS = ["/v1/organization/balance", "/v1/organization/ledger"]
+"""Of an organisation, for its admin keys."""
 
 
 def call(client: ApiClient, method: str, path: str, ids: dict[str, str]) -> Any:
@@ -105,9 +110,22 @@ def test_a_cursor_of_another_tenant_opens_nothing(cast: Cast) -> None:
     assert (answer.status_code, answer.json()["data"]) == (200, [])
 
 
+def test_the_books_are_ones_own_alone(cast: Cast, everything: Everything) -> None:
+    own, strangers = ([member.admin.get(path).json() for path in BOOKS] for member in (cast.alice, cast.charlie))
+    assert own[0]["held_nanos"] > 0
+    assert (strangers[0]["available_nanos"], strangers[0]["held_nanos"]) == (100 * NANOS_PER_USD, 0)
+    assert [entry["reason"] for entry in strangers[1]["data"]] == ["Opening credit"]
+    held = next(entry for entry in own[1]["data"] if entry["kind"] == "hold")
+    for narrow in (f"subject={held['subject']}", "kind=hold", f"after={held['id']}"):
+        assert cast.alice.admin.get(f"/v1/organization/ledger?{narrow}").json()["data"] != []
+        found = cast.charlie.admin.get(f"/v1/organization/ledger?{narrow}").json()["data"]
+        assert [entry for entry in found if entry not in strangers[1]["data"]] == []
+
+
 def test_every_list_is_in_the_test_of_lists() -> None:
     plain = {path for method, path, _ in public_operations() if method == "GET" and "<" not in path}
     assert plain == {*LISTS, "/v1/models", "/v1/webhook_event_types"}
+    assert plain == {*LISTS, *BOOKS, "/v1/models"}
 
 
 def test_a_strangers_file_cannot_be_the_input_of_a_batch(cast: Cast, everything: Everything) -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from common.ids import uuid7
 from tenants.models import Role
-from tenants.permissions import ADMIN_SCOPES, ALL_SCOPES, OPERATIONS, PROJECT_SCOPES, ROLE_SCOPES
-from tenants.services import create_api_key
+from tenants.permissions import ADMIN, ADMIN_SCOPES, ALL_SCOPES, OPERATIONS, PROJECT_SCOPES, ROLE_SCOPES
+from tenants.services import create_admin_key, create_api_key
 from tests.support.blobs import blobs
 from tests.support.cast import ApiClient, Cast
 from tests.support.routes import public_operations
@@ -25,16 +25,22 @@ IDS = [f"{method} {name}" for method, _, name in CALLS]
 
 
 def client_with(cast: Cast, scopes: frozenset[str]) -> ApiClient:
-    """A key of Alice's project with these scopes."""
-    return ApiClient(
-        create_api_key(project=cast.alice.project, name="narrow", actor="system", scopes=scopes).token
-    )  # fmt: skip
+    """A key of Alice's with these scopes: of her project, or an admin key where they are an admin key's."""
+    if scopes <= ADMIN_SCOPES:
+        issued = create_admin_key(
+            organization_id=cast.alice.organization.id, name="narrow", actor="system", scopes=scopes
+        )  # fmt: skip
+    else:
+        issued = create_api_key(project=cast.alice.project, name="narrow", actor="system", scopes=scopes)
+    return ApiClient(issued.token)
 
 
 @pytest.mark.parametrize(("method", "path", "operation"), CALLS, ids=IDS)
-def test_an_operation_takes_a_project_key_with_its_scope(cast: Cast, method: str, path: str, operation: str) -> None:
-    scope = OPERATIONS[operation].scope
-    client = client_with(cast, PROJECT_SCOPES - {scope})
+def test_an_operation_takes_a_key_of_its_kind_with_its_scope(
+    cast: Cast, method: str, path: str, operation: str
+) -> None:
+    kind, scope = OPERATIONS[operation].key_kind, OPERATIONS[operation].scope
+    client = client_with(cast, (ADMIN_SCOPES if kind == ADMIN else PROJECT_SCOPES) - {scope})
     before = rows_of(cast.alice.organization.id)
     answer = client.call(method, path, content_type="application/json")
     assert answer.status_code == 403
@@ -45,9 +51,10 @@ def test_an_operation_takes_a_project_key_with_its_scope(cast: Cast, method: str
         "code": "insufficient_scope",
     }
     assert rows_of(cast.alice.organization.id) == before
-    wrong_kind = cast.alice.admin.call(method, path, content_type="application/json")
+    other = cast.alice.client if kind == ADMIN else cast.alice.admin
+    wrong_kind = other.call(method, path, content_type="application/json")
     assert (wrong_kind.status_code, wrong_kind.json()["error"]["code"]) == (403, "wrong_key_type")
-    assert "'project'" in wrong_kind.json()["error"]["message"]
+    assert f"'{kind}'" in wrong_kind.json()["error"]["message"]
     assert rows_of(cast.alice.organization.id) == before
     with_it = client_with(cast, frozenset({scope})).call(method, path, content_type="application/json")
     assert with_it.status_code in (200, 400, 404, 415)
@@ -78,6 +85,10 @@ def test_roles_differ_as_their_names_say() -> None:
         "webhooks.read",
         "organization.read",
     }
+    assert ROLE_SCOPES[Role.BILLING] == {"organization.read", "billing.read"}
+    assert ROLE_SCOPES[Role.VIEWER] == {
+        "files.read", "models.read", "batches.read", "organization.read", "billing.read",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("role", [Role.VIEWER, Role.BILLING])

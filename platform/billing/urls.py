@@ -1,0 +1,10 @@
+"""Routes below ``/v1``."""
+
+from django.urls import path
+
+from billing.api import BalanceView, LedgerView
+
+urlpatterns = [
+    path("organization/balance", BalanceView.as_view()),
+    path("organization/ledger", LedgerView.as_view()),
+]
