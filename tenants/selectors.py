@@ -1,7 +1,18 @@
 """Reads about organisations and keys."""
 
+from common.errors import not_found
+from common.ids import from_wire
 from tenants.keys import matches, split_token
-from tenants.models import ApiKey
+from tenants.models import ApiKey, Organization
+
+
+def get_organization(*, wire_id: str) -> Organization:
+    """The organisation that an operator names, whichever it is, or ``not_found``."""
+    organization_id = from_wire(Organization.ID_PREFIX, wire_id)
+    organization = Organization.all_tenants.filter(id=organization_id).first() if organization_id else None
+    if organization is None:
+        raise not_found("organisation", wire_id)
+    return organization
 
 
 def find_key(token: str) -> ApiKey | None:
