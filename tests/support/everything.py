@@ -5,10 +5,10 @@ from pathlib import Path
 
 from django.test import override_settings
 
+from billing.services import place_hold
 from notifications.delivery import send_due_deliveries
 from notifications.models import EventType
 from notifications.services import emit_event
-from billing.services import place_hold
 from tenants.scope import tenant_scope
 from tests.support.cast import Member
 from tests.support.model import add_model
@@ -38,6 +38,8 @@ def make_everything(member: Member, folder: Path) -> Everything:
     run_control()
     waiting = submit(member, jsonl([line(1)]))
     unused = member.client.upload(b"{}\n").json()
+    with tenant_scope(member.organization.id):
+        place_hold(organization_id=member.organization.id, job="ftjob-everything", amount_nanos=1_000, key="everything")
     endpoint_id, delivery_id = _make_webhooks(member, finished["id"])
     return Everything(unused["id"], waiting["id"], finished["id"], endpoint_id, delivery_id)
 
@@ -61,6 +63,3 @@ def _make_webhooks(member: Member, batch_id: str) -> tuple[str, str]:
         assert send_due_deliveries() == 1
     (delivery,) = member.client.get(f"/v1/webhook_endpoints/{told['id']}/deliveries").json()["data"]
     return told["id"], delivery["id"]
-    with tenant_scope(member.organization.id):
-        place_hold(organization_id=member.organization.id, job="ftjob-everything", amount_nanos=1_000, key="everything")
-    return Everything(unused["id"], waiting["id"], finished["id"])

@@ -77,17 +77,9 @@ def test_roles_differ_as_their_names_say() -> None:
     assert ROLE_SCOPES[Role.OWNER] == ALL_SCOPES
     assert ROLE_SCOPES[Role.ADMIN] == ALL_SCOPES
     assert ROLE_SCOPES[Role.DEVELOPER] == PROJECT_SCOPES
-    assert ROLE_SCOPES[Role.BILLING] == {"organization.read"}
-    assert ROLE_SCOPES[Role.VIEWER] == {
-        "files.read",
-        "models.read",
-        "batches.read",
-        "webhooks.read",
-        "organization.read",
-    }
     assert ROLE_SCOPES[Role.BILLING] == {"organization.read", "billing.read"}
     assert ROLE_SCOPES[Role.VIEWER] == {
-        "files.read", "models.read", "batches.read", "organization.read", "billing.read",
+        "files.read", "models.read", "batches.read", "webhooks.read", "organization.read", "billing.read",
     }  # fmt: skip
 
 

@@ -28,7 +28,7 @@ def open_ledgers(apps: Any, schema_editor: Any) -> None:
 
 
 class Migration(migrations.Migration):
-    """The column itself goes in ``tenants`` 0004."""
+    """The column itself goes in ``tenants`` 0005."""
 
     dependencies: ClassVar = [("billing", "0002_row_level_security"), ("tenants", "0003_people_behind_the_wall")]
     operations: ClassVar = [migrations.RunPython(open_ledgers, migrations.RunPython.noop)]
