@@ -112,11 +112,14 @@ class TenantAPIView(APIView):
             raise HoneError("wrong_key_type", "This route takes a key of kind 'project'")
         return self.principal.project
 
-    def create_request(self, fields: object, *, digest: str = "") -> CreateRequest:
-        """This request as a service that creates knows it again: by its parsed fields and its file's digest."""
+    def create_request(self, fields: object, *, digest: str = "", part: str = "") -> CreateRequest:
+        """This request as a service that creates knows it again: by its parsed fields and its file's digest.
+
+        ``part`` tells several creates of one request apart.
+        """
         return read_create_request(
             api_key=self.principal.key,
-            path=self.request.path,
+            path=f"{self.request.path}#{part}" if part else self.request.path,
             headers=self.request.headers,
             fields=fields,
             digest=digest,

@@ -40,17 +40,21 @@ def protect(
                 f"ALTER TABLE {table} DROP CONSTRAINT {table}_tenant_key",
             )
         )
-    for field, target in (references or {}).items():
-        operations.append(
-            RunSQL(
-                f"""
-                ALTER TABLE {table} ADD CONSTRAINT {table}_{field}_tenant_fk FOREIGN KEY (organization_id, {field})
-                    REFERENCES {target} (organization_id, id) DEFERRABLE INITIALLY DEFERRED
-                """,
-                f"ALTER TABLE {table} DROP CONSTRAINT {table}_{field}_tenant_fk",
-            )
+    return [*operations, *bind(table, references or {})]
+
+
+def bind(table: str, references: dict[str, str]) -> list[Operation]:
+    """Make foreign keys of a protected table (column -> tenant table) keys on (organisation, id)."""
+    return [
+        RunSQL(
+            f"""
+            ALTER TABLE {table} ADD CONSTRAINT {table}_{field}_tenant_fk FOREIGN KEY (organization_id, {field})
+                REFERENCES {target} (organization_id, id) DEFERRABLE INITIALLY DEFERRED
+            """,
+            f"ALTER TABLE {table} DROP CONSTRAINT {table}_{field}_tenant_fk",
         )
-    return operations
+        for field, target in references.items()
+    ]
 
 
 def read_only_for_tenants(table: str) -> RunSQL:

@@ -1,100 +1,51 @@
 """``/v1/batches``."""
 
-from datetime import datetime
 from typing import Any, ClassVar
-from uuid import UUID
 
-from rest_framework import serializers
+import orjson
+from django.db.models import QuerySet
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from batches.models import Batch
-from batches.requests import ENDPOINTS
-from batches.selectors import get_batch, project_batches
-from batches.services import WINDOWS, NewBatch, cancel_batch, create_batch
-from common.http import StrictSerializer, parsed
-from common.ids import to_wire
-from common.pagination import page_request, paginate
+from batches.closing import cancel_batch
+from batches.live_results import list_results
+from batches.models import Batch, Row
+from batches.progress import progress_of
+from batches.quotes import quote_batch
+from batches.results import line_of
+from batches.selectors import filter_batches, get_batch, project_batches
+from batches.services import NewBatch, create_batch, pause_batch, resume_batch, retry_batch
+from batches.wire import (
+    CapSerializer,
+    CreateBatchSerializer,
+    NoParametersSerializer,
+    QuoteSerializer,
+    render_batch,
+    render_quote,
+    render_result,
+)
+from common.errors import HoneError
+from common.http import parsed
+from common.pagination import page_limit, page_request, paginate
+from common.storage import IncomingBlob
 from files.models import StoredFile
+from files.services import NewFile, create_file
 from tenants.access import TenantAPIView
 from tenants.scope import tenant_scope
 
-_TIMESTAMPS = (
-    "in_progress_at", "expires_at", "finalizing_at", "completed_at", "failed_at", "expired_at",
-    "cancelling_at", "cancelled_at",
-)  # fmt: skip
+MAX_RESULTS = 1_000
 
 
-class MetadataField(serializers.DictField):
-    """At most 16 pairs of a key (64 characters) and a text (512)."""
+class BatchAPIView(TenantAPIView):
+    """What the views of one batch share."""
 
-    child = serializers.CharField(max_length=512, allow_blank=True, trim_whitespace=False)
-
-    def to_internal_value(self, data: Any) -> dict[str, str]:
-        """Check the keys too."""
-        value: dict[str, str] = super().to_internal_value(data)
-        if any(not isinstance(text, str) for text in data.values()):
-            raise serializers.ValidationError("values must be strings")
-        if len(value) > 16:
-            raise serializers.ValidationError("at most 16 pairs are allowed")
-        if any(not 0 < len(key) <= 64 or "\0" in key for key in value):
-            raise serializers.ValidationError("keys have 1 to 64 characters")
-        return value
+    def answer(self, batch: Batch) -> Response:
+        """The batch object."""
+        with tenant_scope(batch.organization_id):
+            return Response(render_batch(batch, progress_of(batch=batch)))
 
 
-class ExpiresAfterSerializer(StrictSerializer):
-    """When output files expire."""
-
-    anchor = serializers.ChoiceField(choices=["created_at"])
-    seconds = serializers.IntegerField(min_value=3_600, max_value=2_592_000)
-
-
-class CreateBatchSerializer(StrictSerializer):
-    """Body of ``POST /v1/batches``; ``on_invalid`` is ours."""
-
-    input_file_id = serializers.CharField(max_length=100)
-    endpoint = serializers.ChoiceField(choices=sorted(ENDPOINTS))
-    completion_window = serializers.ChoiceField(choices=sorted(WINDOWS))
-    metadata = MetadataField(required=False, allow_null=True)
-    output_expires_after = ExpiresAfterSerializer(required=False, allow_null=True)
-    on_invalid = serializers.ChoiceField(choices=Batch.OnInvalid.values, required=False, default="fail")
-
-
-def render_batch(batch: Batch) -> dict[str, Any]:
-    """The wire object; ``cost_nanos`` (nano-USD), ``on_invalid`` and ``held_reason`` are ours."""
-    return {
-        "id": batch.wire_id,
-        "object": "batch",
-        "endpoint": batch.endpoint,
-        "model": batch.model or None,
-        "errors": {"object": "list", "data": batch.errors} if batch.errors else None,
-        "input_file_id": to_wire(StoredFile.ID_PREFIX, batch.input_file_id),
-        "completion_window": batch.completion_window,
-        "status": batch.status,
-        "output_file_id": _file_id(batch.output_file_id),
-        "error_file_id": _file_id(batch.error_file_id),
-        "created_at": int(batch.created_at.timestamp()),
-        **{name: _seconds(getattr(batch, name)) for name in _TIMESTAMPS},
-        "request_counts": {
-            "total": batch.total,
-            "completed": batch.completed,
-            "failed": batch.failed + batch.expired + batch.cancelled,
-        },
-        "usage": {
-            "input_tokens": batch.input_tokens,
-            "input_tokens_details": {"cached_tokens": batch.cached_tokens},
-            "output_tokens": batch.output_tokens,
-            "output_tokens_details": {"reasoning_tokens": batch.reasoning_tokens},
-            "total_tokens": batch.input_tokens + batch.output_tokens,
-        },
-        "metadata": batch.metadata or None,
-        "on_invalid": batch.on_invalid,
-        "cost_nanos": batch.cost_nanos,
-        "held_reason": batch.held_reason or None,
-    }
-
-
-class BatchListView(TenantAPIView):
+class BatchListView(BatchAPIView):
     """Create a batch; list the project's batches."""
 
     operations: ClassVar = {"POST": "batches.create", "GET": "batches.list"}
@@ -104,27 +55,43 @@ class BatchListView(TenantAPIView):
         data = parsed(CreateBatchSerializer, request)
         expiry = data.get("output_expires_after")
         new = NewBatch(
-            input_file_id=data["input_file_id"],
+            input_file_id=data.get("input_file_id") or self._store_requests(data["requests"], data["endpoint"]),
             endpoint=data["endpoint"],
             completion_window=data["completion_window"],
             on_invalid=Batch.OnInvalid(data["on_invalid"]),
             metadata=data.get("metadata") or {},
             output_lifetime_seconds=expiry["seconds"] if expiry else None,
+            max_cost_nanos=data.get("max_cost"),
         )
-        batch = create_batch(
-            project=self.project, key=self.principal.key, new=new, request=self.create_request(request.data)
-        )
-        return Response(render_batch(batch))
+        asked = self.create_request(request.data)
+        return self.answer(create_batch(project=self.project, key=self.principal.key, new=new, request=asked))
 
     def get(self, request: Request) -> Response:
-        """One page, newest first."""
-        wanted = page_request(request.query_params.dict(), prefix=Batch.ID_PREFIX)
+        """One page, newest first; filters: ``status``, ``model``, ``metadata[key]``."""
+        query = request.query_params.dict()
+        wanted = page_request(query, prefix=Batch.ID_PREFIX)
         with tenant_scope(self.principal.organization_id):
-            page = paginate(project_batches(project=self.project), wanted)
-        return Response(page.render(render_batch))
+            page = paginate(_filtered(project_batches(project=self.project), query), wanted)
+            return Response(page.render(lambda batch: render_batch(batch, progress_of(batch=batch))))
+
+    def _store_requests(self, requests: list[dict[str, Any]], endpoint: str) -> str:
+        """Requests that came with the call, as the file that they would otherwise be; its id."""
+        with IncomingBlob() as blob:
+            for number, entry in enumerate(requests, start=1):
+                defaults = {"custom_id": f"request-{number}", "method": "POST", "url": endpoint}
+                blob.write(orjson.dumps(defaults | entry, option=orjson.OPT_APPEND_NEWLINE))
+            file = create_file(
+                project=self.project,
+                blob=blob,
+                new=NewFile(filename="requests.jsonl", purpose=StoredFile.Purpose.BATCH),
+                actor=self.principal.actor,
+                created_by=self.principal.key.id,
+                request=self.create_request({}, digest=blob.sha256, part="requests"),
+            )
+        return file.wire_id
 
 
-class BatchView(TenantAPIView):
+class BatchView(BatchAPIView):
     """One batch."""
 
     operations: ClassVar = {"GET": "batches.retrieve"}
@@ -132,23 +99,104 @@ class BatchView(TenantAPIView):
     def get(self, request: Request, batch_id: str) -> Response:
         """The batch object."""
         with tenant_scope(self.principal.organization_id):
-            return Response(render_batch(get_batch(project=self.project, wire_id=batch_id)))
+            batch = get_batch(project=self.project, wire_id=batch_id)
+        return self.answer(batch)
 
 
-class BatchCancelView(TenantAPIView):
+class BatchCancelView(BatchAPIView):
     """Cancel a batch."""
 
     operations: ClassVar = {"POST": "batches.cancel"}
 
     def post(self, request: Request, batch_id: str) -> Response:
         """Cancel; what has finished is kept."""
-        batch = cancel_batch(project=self.project, wire_id=batch_id, actor=self.principal.actor)
-        return Response(render_batch(batch))
+        return self.answer(cancel_batch(project=self.project, wire_id=batch_id, actor=self.principal.actor))
 
 
-def _file_id(file_id: UUID | None) -> str | None:
-    return to_wire(StoredFile.ID_PREFIX, file_id) if file_id else None
+class BatchPauseView(BatchAPIView):
+    """Pause a batch."""
+
+    operations: ClassVar = {"POST": "batches.pause"}
+
+    def post(self, request: Request, batch_id: str) -> Response:
+        """Let nothing of it run until it is resumed."""
+        parsed(NoParametersSerializer, request)
+        return self.answer(pause_batch(project=self.project, wire_id=batch_id, actor=self.principal.actor))
 
 
-def _seconds(moment: datetime | None) -> int | None:
-    return int(moment.timestamp()) if moment else None
+class BatchResumeView(BatchAPIView):
+    """Resume a batch."""
+
+    operations: ClassVar = {"POST": "batches.resume"}
+
+    def post(self, request: Request, batch_id: str) -> Response:
+        """Let it run on, perhaps with a higher ``max_cost``."""
+        cap = parsed(CapSerializer, request).get("max_cost")
+        batch = resume_batch(
+            project=self.project, wire_id=batch_id, actor=self.principal.actor, max_cost_nanos=cap
+        )  # fmt: skip
+        with tenant_scope(batch.organization_id):
+            batch = get_batch(project=self.project, wire_id=batch_id)  # it may have paused again
+        return self.answer(batch)
+
+
+class BatchRetryView(BatchAPIView):
+    """Retry a batch."""
+
+    operations: ClassVar = {"POST": "batches.retry"}
+
+    def post(self, request: Request, batch_id: str) -> Response:
+        """Run what did not succeed again, as a batch of its own."""
+        cap = parsed(CapSerializer, request).get("max_cost")
+        return self.answer(
+            retry_batch(project=self.project, key=self.principal.key, wire_id=batch_id, max_cost_nanos=cap)
+        )
+
+
+class BatchQuoteView(TenantAPIView):
+    """What a batch would cost."""
+
+    operations: ClassVar = {"POST": "batches.quote"}
+
+    def post(self, request: Request) -> Response:
+        """Read the input, promise nothing."""
+        data = parsed(QuoteSerializer, request)
+        return Response(render_quote(quote_batch(project=self.project, key=self.principal.key, **data)))
+
+
+class BatchResultListView(TenantAPIView):
+    """Rows of a batch, while it runs and afterwards."""
+
+    operations: ClassVar = {"GET": "batches.results"}
+
+    def get(self, request: Request, batch_id: str) -> Response:
+        """One page in the input's order; filter: ``status``."""
+        query = request.query_params.dict()
+        limit = page_limit(query, max_limit=MAX_RESULTS, default_limit=100)
+        state = query.get("status")
+        if state is not None and state not in Row.State.values:
+            raise _unknown_status(state, Row.State.values)
+        with tenant_scope(self.principal.organization_id):
+            batch = get_batch(project=self.project, wire_id=batch_id)
+        after = line_of(batch.id, query["after"]) if query.get("after") else 0
+        if after is None:
+            raise HoneError("invalid_value", f"'after' is not an id of this list: {query['after']}", param="after")
+        return Response(list_results(batch=batch, after=after, limit=limit, state=state).render(render_result))
+
+
+def _filtered(batches: QuerySet[Batch], query: dict[str, str]) -> QuerySet[Batch]:
+    status = query.get("status")
+    if status is not None and status not in Batch.Status.values:
+        raise _unknown_status(status, Batch.Status.values)
+    metadata = {
+        name.removeprefix("metadata[").removesuffix("]"): text
+        for name, text in query.items()
+        if name.startswith("metadata[") and name.endswith("]")
+    }
+    if any("\0" in text for text in (*metadata, *metadata.values(), query.get("model", ""))):
+        return batches.none()
+    return filter_batches(batches, status=status, model=query.get("model"), metadata=metadata)
+
+
+def _unknown_status(status: str, known: list[Any]) -> HoneError:
+    return HoneError("invalid_value", f"'status' must be one of {', '.join(known)}, not '{status}'", param="status")

@@ -4,13 +4,15 @@ from django.apps import AppConfig
 
 
 class BatchesConfig(AppConfig):
-    """Registers the kinds of work that a batch consists of, and whose the blobs of its segments are."""
+    """Registers what a batch consists of, work and blobs, and what it does when there is credit again."""
 
     name = "batches"
 
     def ready(self) -> None:
-        """Make the kinds known to the fleet, and the blobs to the sweep of orphans."""
+        """Make the kinds known to the fleet, the blobs to the sweep of orphans, and ask for news of credit."""
         from batches import handlers, selectors  # noqa: PLC0415  # needs models
+        from batches.funding import steer_for_credit  # noqa: PLC0415
+        from billing.watchers import on_credit  # noqa: PLC0415
         from common.orphans import register_blob_owner  # noqa: PLC0415
         from fleet.handlers import register  # noqa: PLC0415
 
@@ -19,3 +21,4 @@ class BatchesConfig(AppConfig):
         register(handlers.AssemblyHandler())
         register(handlers.ClearingHandler())
         register_blob_owner(kind="segments", referenced=selectors.referenced_blobs)
+        on_credit(steer_for_credit)

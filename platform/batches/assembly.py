@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from typing import IO
 from uuid import UUID
 
@@ -12,11 +13,13 @@ from django.db.models import Sum
 from django.utils import timezone
 from structlog.contextvars import bound_contextvars
 
+from batches.closing import add_result_file, announce_end, lock_controlled_batch, start_clearing
 from batches.models import Batch, Row, Segment
-from batches.results import error_line
+from batches.results import CLOSING_ERRORS, error_line
+from batches.rows import relocate_results
 from batches.selectors import get_controlled_batch
-from batches.services import add_result_file, lock_controlled_batch, start_clearing
 from batches.spool import discard_blobs, open_spool
+from billing.selectors import charged_for
 from common.errors import HoneError
 from common.storage import CHUNK_BYTES, IncomingBlob, delete_blob, open_blob
 from files.services import release_file
@@ -33,19 +36,16 @@ logger = structlog.get_logger(__name__)
 PAGE_ROWS = 2_000
 SLOWEST_STORAGE_BYTES = 2_000_000
 """Per second, for a storage to which the files have to travel."""
-CLOSING_ERRORS = {
-    "expired": {"code": "batch_expired", "message": "The completion window closed before this request ran."},
-    "cancelled": {"code": "batch_cancelled", "message": "The batch was cancelled before this request ran."},
-}
 
 
 class Artefact:
-    """The two files being written, and what they themselves say."""
+    """The two files being written, what they themselves say, and on a spool where the results stand in them."""
 
-    def __init__(self, batch: Batch, output: IncomingBlob, errors: IncomingBlob) -> None:
+    def __init__(self, batch: Batch, output: IncomingBlob, errors: IncomingBlob, places: IO[bytes]) -> None:
         self._batch = batch
         self._output = output
         self._errors = errors
+        self._places = places
         self.states: Counter[str] = Counter()
         self.quantities = Quantities()
 
@@ -56,11 +56,20 @@ class Artefact:
             error = CLOSING_ERRORS.get(row.state) or row.error or {}
             self._errors.write(error_line(self._batch, line=row.line, custom_id=row.custom_id, error=error))
         elif row.state != Row.State.COMPLETED:
-            self._errors.write(text)
+            self._put(row, text, self._errors)
         else:
-            self._output.write(text)
+            self._put(row, text, self._output)
             # Summed from the line that the customer will read, not from what we noted about it.
             self.quantities += Quantities.of_response(orjson.loads(text)["response"]["body"])
+
+    def places(self) -> Iterator[dict[str, int]]:
+        """``line`` and ``offset`` of every result."""
+        self._places.seek(0)
+        yield from map(orjson.loads, self._places)
+
+    def _put(self, row: Row, text: bytes, file: IncomingBlob) -> None:
+        self._places.write(orjson.dumps({"line": row.line, "offset": file.size}, option=orjson.OPT_APPEND_NEWLINE))
+        file.write(text)
 
 
 def assemble_batch(*, lease: Lease) -> None:
@@ -71,11 +80,12 @@ def assemble_batch(*, lease: Lease) -> None:
     with (
         bound_contextvars(job=batch.wire_id),
         open_spool() as spool,
+        open_spool() as result_places,
         IncomingBlob() as output,
         IncomingBlob() as errors,
     ):
         places = _gather(batch, spool, beat)
-        artefact = Artefact(batch, output, errors)
+        artefact = Artefact(batch, output, errors, result_places)
         for row in _rows_in_order(batch):
             beat()
             text = None
@@ -125,6 +135,9 @@ def _conclude(lease: Lease, artefact: Artefact, files: dict[str, IncomingBlob], 
             for name, field in (("output", "output_file"), ("errors", "error_file")):
                 if name in keys:
                     setattr(batch, field, add_result_file(batch=batch, blob=files[name], key=keys[name], name=name))
+            places = artefact.places()
+            while page := list(islice(places, PAGE_ROWS)):
+                relocate_results(batch=batch, places=page)
             _end(batch)
         complete_lease(lease=lease)
     return not disagreement
@@ -176,7 +189,7 @@ def _disagreement(batch: Batch, artefact: Artefact) -> str:
         "input tokens": (batch.input_tokens, found.input_tokens, events["input"]),
         "output tokens": (batch.output_tokens, found.output_tokens, events["output"]),
         "cached tokens": (batch.cached_tokens, found.cached_tokens, events["cached"]),
-        "cost": (batch.cost_nanos, row_cost, events["cost"]),
+        "cost": (batch.cost_nanos, row_cost, events["cost"], charged_for(job=batch.wire_id)),
     }
     return "; ".join(f"{name}: {values}" for name, values in accounts.items() if len(set(values)) > 1)
 
@@ -189,6 +202,7 @@ def _end(batch: Batch) -> None:
     batch.save()
     start_clearing(batch=batch)
     release_file(file_id=batch.input_file_id, holder=batch.wire_id)
+    announce_end(batch=batch)
     record(
         actor=SYSTEM_ACTOR,
         action=f"batch.{status}",

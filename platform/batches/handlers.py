@@ -11,10 +11,7 @@ import structlog
 from django.conf import settings
 
 from batches.assembly import assemble_batch, clear_segments
-from batches.lines import parse_line
-from batches.models import Row, Shard
-from batches.selectors import get_controlled_batch
-from batches.services import (
+from batches.closing import (
     ASSEMBLY_KIND,
     CLEARING_KIND,
     VALIDATION_KIND,
@@ -22,6 +19,9 @@ from batches.services import (
     fail_rows,
     fail_unrunnable,
 )
+from batches.lines import parse_line
+from batches.models import Row, Shard
+from batches.selectors import get_controlled_batch
 from batches.validation import SHARD_KIND, validate_batch
 from common.errors import HoneError
 from common.storage import open_blob
@@ -106,7 +106,7 @@ class ShardHandler(LeaseHandler):
     def exhausted(self, lease: Lease, *, code: str, message: str) -> None:
         """The rows that are left fail, their neighbours keep their results."""
         fail_rows(
-            shard=Shard.objects.get(lease_id=lease.id),
+            shard=Shard.objects.select_for_update().get(lease_id=lease.id),
             code="worker_failure",
             message=f"The request could not be run ({code}: {message})",
         )
@@ -123,7 +123,7 @@ def shard_input(*, lease: Lease) -> Iterator[bytes]:
     """
     with tenant_scope(lease.organization_id):
         shard = Shard.objects.select_related("batch__input_file").get(lease_id=lease.id)
-        rows = Row.objects.filter(shard_id=shard.id, state=Row.State.PENDING).order_by("line")
+        rows = Row.objects.filter(shard_id=shard.id, state=Row.State.PENDING).order_by("position")
         places = list(rows.values_list("line", "offset", "length"))
     # Separate prefix caches per tenant: timing must not tell one customer what another has sent.
     salt = hmac.digest(settings.KEY_PEPPER, lease.organization_id.bytes, sha256).hex()

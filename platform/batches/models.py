@@ -41,6 +41,13 @@ class Batch(WireModel, TenantModel):
         FAIL = "fail"
         SKIP = "skip"
 
+    class PauseReason(models.TextChoices):
+        """Why a batch that could run does not: its owner's wish, its own cap, or the organisation's balance."""
+
+        REQUESTED = "requested"
+        MAX_COST = "max_cost"
+        INSUFFICIENT_QUOTA = "insufficient_quota"
+
     project = tenant_key(Project)
     api_key = tenant_key(ApiKey)
     endpoint = models.CharField(max_length=64)
@@ -49,6 +56,8 @@ class Batch(WireModel, TenantModel):
     metadata = models.JSONField(default=dict)
     output_lifetime_seconds = models.PositiveIntegerField(null=True)
     input_file = tenant_key(StoredFile)
+    retry_of = tenant_key("self", null=True)
+    """The batch whose rows without a success this one runs again."""
     output_file = tenant_key(StoredFile, null=True)
     error_file = tenant_key(StoredFile, null=True)
     control_lease = tenant_key(Lease, null=True)
@@ -56,6 +65,7 @@ class Batch(WireModel, TenantModel):
     status = models.CharField(max_length=16, choices=Status, default=Status.VALIDATING)
     closing_as = models.CharField(max_length=16, choices=Status, blank=True)
     """Cancelled or expired, once the batch is on its way there."""
+    pause_reason = models.CharField(max_length=32, choices=PauseReason, blank=True)
     held_reason = models.TextField(blank=True)
     """Why an operator must look: the batch stays *finalizing* until its accounts agree."""
     model = models.CharField(max_length=200, blank=True)
@@ -74,6 +84,12 @@ class Batch(WireModel, TenantModel):
     output_tokens = models.BigIntegerField(default=0)
     reasoning_tokens = models.BigIntegerField(default=0)
     cost_nanos = models.BigIntegerField(default=0)
+    bound_nanos = models.BigIntegerField(default=0)
+    """What all rows together can cost at most."""
+    max_cost_nanos = models.BigIntegerField(null=True)
+    """The owner's cap: shards are funded one after the other below it, and the batch pauses when it is reached."""
+    holds = models.PositiveIntegerField(default=0)
+    """How often money has been held: numbers the holds' keys."""
 
     created_at = models.DateTimeField(default=timezone.now)
     expires_at = models.DateTimeField()
@@ -100,6 +116,9 @@ class Batch(WireModel, TenantModel):
             models.CheckConstraint(
                 condition=models.Q(pending=0) | ~models.Q(status__in=TERMINAL), name="batch_terminal_has_no_pending"
             ),
+            models.UniqueConstraint(
+                fields=["retry_of"], condition=~models.Q(status="failed"), name="batch_retried_once"
+            ),
         ]
         indexes: ClassVar = [
             models.Index(fields=["project", "id"], name="batch_by_project"),
@@ -111,9 +130,14 @@ class Batch(WireModel, TenantModel):
         """Whether nothing will change any more."""
         return self.status in TERMINAL
 
+    @property
+    def has_files(self) -> bool:
+        """Whether its results stand in the output and error files."""
+        return self.is_terminal and self.status != self.Status.FAILED
+
 
 class Shard(TenantModel):
-    """Rows of one model that are leased together."""
+    """Rows of one model that are leased together, about ten seconds of work; its money is held before they run."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     batch = tenant_key(Batch)
@@ -121,10 +145,21 @@ class Shard(TenantModel):
     model = models.CharField(max_length=200)
     price = models.ForeignKey(Price, on_delete=models.PROTECT, related_name="+")
     rows = models.PositiveIntegerField()
+    pending = models.PositiveIntegerField(default=0)
     next_segment = models.PositiveIntegerField(default=0)
+    bound_nanos = models.BigIntegerField(default=0)
+    """What its rows can cost at most: the money held for it once it is funded."""
+    cost_nanos = models.BigIntegerField(default=0)
+    is_funded = models.BooleanField(default=False)
+    """Only a funded shard is handed out."""
 
     class Meta:
-        indexes: ClassVar = [models.Index(fields=["batch"], name="shard_by_batch")]
+        indexes: ClassVar = [
+            models.Index(fields=["batch"], name="shard_by_batch"),
+            models.Index(
+                fields=["batch", "id"], condition=models.Q(is_funded=False, pending__gt=0), name="shard_unfunded"
+            ),
+        ]
 
 
 class Segment(TenantModel):
@@ -134,6 +169,8 @@ class Segment(TenantModel):
     batch = tenant_key(Batch)
     shard = tenant_key(Shard)
     number = models.PositiveIntegerField()
+    epoch = models.PositiveIntegerField(default=0)
+    """The claim that brought it: how often its rows had been handed out until they were answered."""
     digest = models.CharField(max_length=64)
     """SHA-256 of the bytes that the worker sent: a repeat is recognised by it."""
     storage_key = models.CharField(max_length=255)
@@ -169,16 +206,21 @@ class Row(TenantModel):
     batch = tenant_key(Batch, db_index=False)
     line = models.PositiveIntegerField()
     shard = tenant_key(Shard, null=True, db_index=False)
+    position = models.PositiveIntegerField(db_default=0)
+    """Place in the order of execution within the batch: rows that share a prefix follow one another."""
     custom_id = models.TextField(null=True)  # noqa: DJ001  # a malformed line has none, which is not an empty one
     offset = models.BigIntegerField()
     """Where the line begins in the input file, in bytes."""
     length = models.PositiveIntegerField()
+    bound_nanos = models.BigIntegerField(db_default=0)
+    """What the row can cost at most."""
     state = models.CharField(max_length=16, choices=State, default=State.PENDING)
     error = models.JSONField(null=True)
     """``{"code", "message", "param"}`` of a line that never ran."""
     segment = tenant_key(Segment, null=True, db_index=False)
     # Database defaults: rows are inserted by SQL of our own (batches.rows).
-    result_offset = models.PositiveIntegerField(db_default=0)
+    result_offset = models.BigIntegerField(db_default=0)
+    """Where its result begins: in its segment, and in the output or error file once the batch has ended."""
     result_length = models.PositiveIntegerField(db_default=0)
     input_tokens = models.PositiveIntegerField(db_default=0)
     cached_tokens = models.PositiveIntegerField(db_default=0)
@@ -188,5 +230,5 @@ class Row(TenantModel):
 
     class Meta:
         indexes: ClassVar = [
-            models.Index(fields=["shard", "line"], condition=models.Q(state="pending"), name="row_pending"),
+            models.Index(fields=["shard", "position"], condition=models.Q(state="pending"), name="row_pending"),
         ]

@@ -7,7 +7,8 @@ from typing import Any
 import orjson
 
 from batches.lines import parse_line
-from catalog.models import BaseModel
+from batches.prefixes import prefix_key
+from catalog.models import BaseModel, Price
 from catalog.tokens import TokenCounter
 
 MAX_CUSTOM_ID = 512
@@ -64,11 +65,33 @@ class LineError(Exception):
 
 
 @dataclass(frozen=True)
-class LineRequest:
-    """A line that can run."""
+class Offer:
+    """A model that the key may use, and what it costs in the batch's completion window."""
 
     model: BaseModel
-    estimated_tokens: int
+    price: Price
+
+
+@dataclass(frozen=True)
+class LineRequest:
+    """A line that can run: what it asks of an engine, and what it can cost at most (nano-USD)."""
+
+    offer: Offer
+    input_tokens: int
+    """Estimated where the exact number decides nothing."""
+    output_tokens: int
+    bound_nanos: int
+    prefix: bytes
+    """Sorts rows that begin alike next to one another (:func:`batches.prefixes.prefix_key`)."""
+
+
+@dataclass(frozen=True)
+class _Prompt:
+    """Tokens of all prompts of a line together."""
+
+    count: int
+    estimate: int
+    bound: int
 
 
 @dataclass(frozen=True)
@@ -76,7 +99,7 @@ class LineRules:
     """What the lines of one batch are held to."""
 
     endpoint: str
-    find_model: Callable[[str], BaseModel | None]
+    find_offer: Callable[[str], Offer | None]
     counter_of: Callable[[BaseModel], TokenCounter]
 
     def check(self, value: dict[str, Any], *, size: int) -> LineRequest:
@@ -88,12 +111,25 @@ class LineRules:
         body = value.get("body")
         if not isinstance(body, dict):
             raise LineError("invalid_line", "'body' must be an object: the request as it would be sent online", "body")
-        model = self._check_body(body)
-        prompt_tokens = self._check_context(body, model, size)
-        output_tokens = (_output_limit(body) or _DEFAULT_OUTPUT_TOKENS) * (body.get("n") or 1)
-        return LineRequest(model, prompt_tokens + output_tokens)
+        offer = self._check_body(body)
+        model, price = offer.model, offer.price
+        prompt = self._check_context(body, model, size)
+        # best_of answers are made, and may be counted, although n of them are returned.
+        answers = prompt.count * max(body.get("n") or 1, body.get("best_of") or 1)
+        if self.endpoint == "/v1/embeddings":
+            answers = 0
+        limit = _output_limit(body)
+        most_output = min(limit or model.context_length, model.context_length) * answers
+        dearest_input = max(price.input_nanos, price.cached_input_nanos)
+        return LineRequest(
+            offer=offer,
+            input_tokens=prompt.estimate,
+            output_tokens=min(limit or _DEFAULT_OUTPUT_TOKENS, model.context_length) * answers,
+            bound_nanos=prompt.bound * dearest_input + most_output * price.output_nanos,
+            prefix=prefix_key([body.get("tools"), body.get("messages") or body.get("prompt") or body.get("input")]),
+        )
 
-    def _check_body(self, body: dict[str, Any]) -> BaseModel:
+    def _check_body(self, body: dict[str, Any]) -> Offer:
         if body.get("stream"):
             raise LineError("stream_not_allowed", "A batched request cannot stream; leave out 'stream'", "body.stream")
         unknown = next((name for name in body if name not in _FIELDS[self.endpoint]), None)
@@ -103,15 +139,17 @@ class LineRules:
         name = body.get("model")
         if not isinstance(name, str) or not name:
             raise LineError("missing_required_parameter", "'model' is missing", "body.model")
-        model = self.find_model(name)
-        if model is None:
+        offer = self.find_offer(name)
+        if offer is None:
             raise LineError(
                 "model_not_found",
                 f"The model '{_printable(name)}' does not exist or this key may not use it",
                 "body.model",
             )
-        if ENDPOINTS[self.endpoint] not in model.capabilities:
-            raise LineError("endpoint_not_supported", f"'{model.name}' does not serve {self.endpoint}", "body.model")
+        if ENDPOINTS[self.endpoint] not in offer.model.capabilities:
+            raise LineError(
+                "endpoint_not_supported", f"'{offer.model.name}' does not serve {self.endpoint}", "body.model"
+            )
         match self.endpoint:
             case "/v1/chat/completions":
                 _check_messages(body.get("messages"))
@@ -124,32 +162,34 @@ class LineRules:
             if value is not None and not (type(value) is int and 1 <= value <= (most or value)):
                 allowed = f"from 1 to {most}" if most else "of at least 1"
                 raise LineError("invalid_value", f"'{name}' must be a whole number {allowed}", f"body.{name}")
-        return model
+        return offer
 
-    def _check_context(self, body: dict[str, Any], model: BaseModel, size: int) -> int:
+    def _check_context(self, body: dict[str, Any], model: BaseModel, size: int) -> _Prompt:
         """Prompt tokens: exact where the byte bound could pass the context (no token is shorter than a byte)."""
         output = 0 if self.endpoint == "/v1/embeddings" else _output_limit(body) or 1
         messages = body.get("messages") or []
+        prompts = _prompts(body)
         bound = size + _TEMPLATE_TOKENS + _MESSAGE_TOKENS * len(messages)
         if body.get("tools"):
             bound += _TOOLS_FACTOR * size
         if bound + output <= model.context_length:
-            return size // 4
+            return _Prompt(len(prompts), size // 4, bound)
         counter = self.counter_of(model)
-        if self.endpoint == "/v1/chat/completions":
-            tokens = counter.count_chat(messages, body.get("tools"))
+        if messages:
+            counts = [counter.count_chat(messages, body.get("tools"))]
         else:
-            prompt: Any = body.get("prompt", body.get("input"))
-            prompts = prompt if isinstance(prompt, list) and not isinstance(prompt[0], int) else [prompt]
-            tokens = max(counter.count_text(text) if isinstance(text, str) else len(text) for text in prompts)
-        if tokens + output > model.context_length:
+            counts = [counter.count_text(text) if isinstance(text, str) else len(text) for text in prompts]
+        longest = max(counts)
+        if longest + output > model.context_length:
             raise LineError(
                 "context_length_exceeded",
-                f"The prompt has {tokens} tokens and asks for {output} more; "
+                f"The prompt has {longest} tokens and asks for {output} more; "
                 f"'{model.name}' has a context of {model.context_length}: shorten it or lower max_tokens",
                 "body",
             )
-        return tokens
+        # The engine may render a conversation a little differently than we do, but never past the context.
+        slack = _TEMPLATE_TOKENS if messages else 0
+        return _Prompt(len(prompts), sum(counts), sum(min(count + slack, model.context_length) for count in counts))
 
 
 def parse_request(data: bytes) -> dict[str, Any]:
@@ -181,6 +221,13 @@ def _output_limit(body: dict[str, Any]) -> int | None:
     """Most tokens of one answer."""
     limit: int | None = body.get("max_completion_tokens") or body.get("max_tokens")
     return limit
+
+
+def _prompts(body: dict[str, Any]) -> list[Any]:
+    """The prompts of a checked body: a conversation is one, ``prompt`` and ``input`` may be several."""
+    prompt: Any = body.get("prompt", body.get("input"))
+    several = isinstance(prompt, list) and not isinstance(prompt[0], int)
+    return prompt if several else [prompt]
 
 
 def _printable(text: str) -> str:

@@ -1,5 +1,6 @@
 """Lines of output and error files, and the segments in which workers deliver them."""
 
+import re
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -8,9 +9,10 @@ from uuid import UUID
 import orjson
 from django.db.models import F
 
+from batches.closing import start_assembly
+from batches.funding import settle_segment
 from batches.models import Batch, Row, Segment, Shard
 from batches.rows import store_results
-from batches.services import start_assembly
 from batches.spool import discard_blobs
 from common.errors import HoneError
 from common.storage import save_new
@@ -19,6 +21,12 @@ from fleet.services import lock_lease, note_progress
 from inference_workers.protocol import MAX_SEGMENT_ROWS, MessageError, RowResult, decode
 from metering.services import Quantities, cost_of, record_usage
 from tenants.scope import tenant_scope
+
+CLOSING_ERRORS = {
+    "expired": {"code": "batch_expired", "message": "The completion window closed before this request ran."},
+    "cancelled": {"code": "batch_cancelled", "message": "The batch was cancelled before this request ran."},
+}
+"""Of rows that had not run when the batch came to its early end."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,13 @@ def row_id(batch_id: UUID, line: int) -> str:
     return f"batch_req_{batch_id.hex}{line:08x}"
 
 
+def line_of(batch_id: UUID, wire_id: str) -> int | None:
+    """The line of a row's id, or None when it is not the id of a row of this batch."""
+    prefix = f"batch_req_{batch_id.hex}"
+    digits = wire_id.removeprefix(prefix)
+    return int(digits, 16) if wire_id.startswith(prefix) and re.fullmatch("[0-9a-f]{8}", digits) else None
+
+
 def error_line(batch: Batch, *, line: int, custom_id: str | None, error: dict[str, Any]) -> bytes:
     """The error file's line of a row that never ran."""
     value = {
@@ -53,7 +68,7 @@ def commit_segment(*, lease: Lease, number: int, body: bytes) -> bool:
     """Store a segment exactly once; False when these very bytes are stored already.
 
     The blob is written first, outside of any transaction. Then, in one: the epoch is checked under the lease's
-    lock, the rows leave *pending*, counters move, usage is recorded.
+    lock, the rows leave *pending*, counters move, usage is recorded, money is settled.
     """
     with tenant_scope(lease.organization_id):
         shard = Shard.objects.select_related("price").get(lease_id=lease.id)
@@ -62,6 +77,7 @@ def commit_segment(*, lease: Lease, number: int, body: bytes) -> bool:
             batch_id=shard.batch_id,
             shard=shard,
             number=number,
+            epoch=lease.epoch,
             digest=sha256(body).hexdigest(),
         )
         if _is_stored(segment, shard):
@@ -95,7 +111,9 @@ def _store(lease: Lease, segment: Segment, finished: list[_Finished]) -> bool:
         segment.save(force_insert=True)
         _store_rows(shard, segment, finished)
         shard.next_segment = segment.number + 1
-        shard.save(update_fields=["next_segment"])
+        shard.pending -= len(finished)
+        shard.cost_nanos += sum(entry.cost_nanos for entry in finished)
+        shard.save(update_fields=["next_segment", "pending", "cost_nanos"])
         note_progress(lease=held)
         _count(shard, segment, finished)
     return True
@@ -191,16 +209,18 @@ def _count(shard: Shard, segment: Segment, finished: list[_Finished]) -> None:
         cost_nanos=F("cost_nanos") + cost_nanos,
     )
     batch = Batch.objects.defer("errors").get(id=shard.batch_id)  # thousands of errors, not needed here
+    source = f"segment:{segment.id}"
     if successes:
         record_usage(
             organization_id=batch.organization_id,
             project_id=batch.project_id,
             api_key_id=batch.api_key_id,
-            source=f"segment:{segment.id}",
+            source=source,
             job=batch.wire_id,
             model=shard.model,
             price=shard.price,
             quantities=quantities,
         )
+    settle_segment(batch=batch, shard=shard, source=source, cost_nanos=cost_nanos)
     if batch.pending == 0 and batch.status == Batch.Status.IN_PROGRESS and not batch.closing_as:
         start_assembly(batch=batch)

@@ -1,19 +1,23 @@
 """Rows in bulk, as SQL: tens of thousands at validation, dozens with every segment."""
 
 from typing import Any
-from uuid import UUID
 
 import orjson
 from django.db import connection
 
+from batches.lines import Line
 from batches.models import Batch, Segment, Shard
 
 _INSERT = """
-INSERT INTO batches_row (organization_id, batch_id, line, "offset", length, custom_id, shard_id, error, state)
-SELECT %(organization)s, %(batch)s, line, "offset", length, custom_id, shard, error,
-    CASE WHEN error IS NULL THEN 'pending' ELSE 'failed' END
-FROM json_to_recordset(%(rows)s::json)
-    AS entry (line integer, "offset" bigint, length integer, custom_id text, shard uuid, error jsonb)
+INSERT INTO batches_row (
+    organization_id, batch_id, line, "offset", length, custom_id, error, shard_id, position, bound_nanos, state
+)
+SELECT %(organization)s, %(batch)s, line, "offset", length, custom_id, error,
+    shard, coalesce(position, 0), coalesce(bound, 0), CASE WHEN error IS NULL THEN 'pending' ELSE 'failed' END
+FROM json_to_recordset(%(rows)s::json) AS entry (
+    line integer, "offset" bigint, length integer, custom_id text, error jsonb,
+    shard uuid, position integer, bound bigint
+)
 """
 
 _STORE = """
@@ -30,31 +34,37 @@ WHERE batch_id = %(batch)s AND shard_id = %(shard)s AND batches_row.line = resul
     AND batches_row.state = 'pending'
 """
 
+_RELOCATE = """
+UPDATE batches_row SET result_offset = place."offset"
+FROM json_to_recordset(%(places)s::json) AS place (line integer, "offset" bigint)
+WHERE batch_id = %(batch)s AND batches_row.line = place.line
+"""
 
-def row_record(
-    *, line: int, offset: int, length: int, custom_id: str | None, shard: UUID | None, error: dict[str, Any] | None
-) -> bytes:
-    """One row for :func:`insert_rows`, as a line of JSON; with an ``error`` it has failed already."""
+
+def row_record(*, line: Line, custom_id: str | None, error: dict[str, Any] | None) -> bytes:
+    """What validation notes of a line, as JSON; one with an ``error`` has failed already."""
     record = {
-        "line": line,
-        "offset": offset,
-        "length": length,
+        "line": line.number,
+        "offset": line.offset,
+        "length": line.length,
         "custom_id": custom_id,
-        "shard": shard,
         "error": error,
     }
     return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def insert_rows(*, batch: Batch, records: list[bytes]) -> None:
-    """Store rows. Call inside the scope."""
+def insert_rows(*, batch: Batch, records: list[dict[str, Any]]) -> None:
+    """Store rows: those of :func:`row_record`, which with ``shard``, ``position`` and ``bound`` can run.
+
+    Call inside the scope.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
             _INSERT,
             {
                 "organization": batch.organization_id,
                 "batch": batch.id,
-                "rows": (b"[" + b",".join(records) + b"]").decode(),
+                "rows": orjson.dumps(records).decode(),
             },
         )
 
@@ -73,3 +83,9 @@ def store_results(*, shard: Shard, segment: Segment, results: list[dict[str, Any
         )
         stored: int = cursor.rowcount
     return stored
+
+
+def relocate_results(*, batch: Batch, places: list[dict[str, int]]) -> None:
+    """Note where results stand in the output and error files: ``line`` and ``offset`` each. Call inside the scope."""
+    with connection.cursor() as cursor:
+        cursor.execute(_RELOCATE, {"batch": batch.id, "places": orjson.dumps(places).decode()})

@@ -2,9 +2,9 @@
 
 from uuid import UUID
 
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 
-from batches.models import Batch, Segment
+from batches.models import Batch, Segment, Shard
 from common.errors import HoneError, not_found
 from common.ids import from_wire
 from fleet.models import Lease
@@ -15,6 +15,18 @@ from tenants.scope import tenant_scope
 def project_batches(*, project: Project) -> QuerySet[Batch]:
     """Batches of a project."""
     return Batch.objects.filter(project_id=project.id)
+
+
+def filter_batches(
+    batches: QuerySet[Batch], *, status: str | None, model: str | None, metadata: dict[str, str]
+) -> QuerySet[Batch]:
+    """Those with this state, those that ask this model for anything, those with all these pairs of metadata."""
+    if status:
+        batches = batches.filter(status=status)
+    if model:
+        shards = Shard.objects.filter(batch_id=OuterRef("id"), model=model)
+        batches = batches.filter(Q(model=model) | Exists(shards))
+    return batches.filter(metadata__contains=metadata) if metadata else batches
 
 
 def get_controlled_batch(*, lease: Lease, lock: bool = False) -> Batch:
@@ -32,6 +44,16 @@ def get_batch(*, project: Project, wire_id: str) -> Batch:
     """One batch of the project, or ``not_found``."""
     batch_id = from_wire(Batch.ID_PREFIX, wire_id)
     batch = project_batches(project=project).filter(id=batch_id).first() if batch_id else None
+    if batch is None:
+        raise not_found("batch", wire_id)
+    return batch
+
+
+def lock_batch(*, project: Project, wire_id: str) -> Batch:
+    """One batch of the project, locked until the scope ends, or ``not_found``."""
+    batch_id = from_wire(Batch.ID_PREFIX, wire_id)
+    locked = project_batches(project=project).select_for_update(of=("self",))
+    batch = locked.filter(id=batch_id).first() if batch_id else None
     if batch is None:
         raise not_found("batch", wire_id)
     return batch

@@ -2,7 +2,8 @@
 
 from celery import shared_task
 
-from batches.services import close_due_batches
+from batches.closing import close_due_batches
+from batches.funding import steer_waiting_batches
 from common.tasks import single_flight
 
 
@@ -11,3 +12,10 @@ from common.tasks import single_flight
 def close_due() -> None:
     """Expire, finish closing, fail what cannot run."""
     close_due_batches()
+
+
+@shared_task(name="batches.tasks.steer_waiting")
+@single_flight
+def steer_waiting() -> None:
+    """Let batches run, or pause, as their owners wish and can pay."""
+    steer_waiting_batches()

@@ -1,12 +1,12 @@
 """Validation: the input file is read once, every line is checked, and the good ones become shards.
 
-Constant memory: what has been found out about the lines goes to a spool on disk, and from there to the
-database in one short transaction that the lease's epoch fences.
+Near constant memory: what has been found out about the lines goes to a spool on disk, and from there to the
+database in one short transaction that the lease's epoch fences. Kept in memory is what the order of execution needs,
+some two hundred bytes a row.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from itertools import islice
 from typing import IO, Any
 from uuid import UUID
@@ -16,22 +16,24 @@ from django.conf import settings
 from django.utils import timezone
 from structlog.contextvars import bound_contextvars
 
-from batches.lines import FileError, Line, read_lines
-from batches.models import Batch, Shard
-from batches.requests import LineError, LineRequest, LineRules, parse_request, read_custom_id
+from batches.closing import close_failed, lock_controlled_batch, start_assembly
+from batches.funding import check_funds, fund_shards
+from batches.lines import FileError
+from batches.models import Batch, Row, Shard
+from batches.prefixes import execution_order
+from batches.requests import LineError, LineRequest
 from batches.results import error_line
 from batches.rows import insert_rows, row_record
+from batches.scan import Found, line_rules, scan
 from batches.selectors import get_controlled_batch
-from batches.services import close_failed, lock_controlled_batch, start_assembly
 from batches.spool import open_spool
-from catalog.models import BaseModel, Price
-from catalog.selectors import current_price, usable_models
-from catalog.tokens import token_counter
+from catalog.models import Price
+from common.errors import HoneError
 from common.ids import uuid7
-from common.storage import IncomingBlob, open_blob
-from fleet.doorbell import ring_after_commit
+from common.storage import IncomingBlob
 from fleet.heartbeat import Heartbeat, WorkCancelledError
 from fleet.models import Lease
+from fleet.selectors import node_tokens_per_second
 from fleet.services import complete_lease
 from tenants.scope import tenant_scope
 
@@ -46,150 +48,157 @@ class ShardPlan:
     """Rows of one model that will be leased together."""
 
     model: str
+    price: Price
+    max_tokens: int
     id: UUID = field(default_factory=uuid7)
     rows: int = 0
     tokens: int = 0
+    bound_nanos: int = 0
 
     @property
     def is_full(self) -> bool:
         """About ten seconds of work, or as many rows as a lease may hold."""
-        full: bool = self.tokens >= settings.BATCH_SHARD_TOKENS or self.rows >= settings.BATCH_SHARD_MAX_ROWS
+        full: bool = self.tokens >= self.max_tokens or self.rows >= settings.BATCH_SHARD_MAX_ROWS
         return full
+
+
+@dataclass(frozen=True, slots=True)
+class _Runnable:
+    """What is remembered of a line that can run."""
+
+    line: int
+    model: str
+    price: Price
+    tokens: int
+    bound_nanos: int
+    prefix: bytes
 
 
 class Plan:
     """What one pass over the file has found; the lines themselves stand in the spool, in order."""
 
     def __init__(self, spool: IO[bytes]) -> None:
-        self.shards: list[ShardPlan] = []
         self.errors: list[dict[str, Any]] = []
         self.total = 0
         self.invalid = 0
-        self._open: dict[str, ShardPlan] = {}
+        self.bound_nanos = 0
+        self._runnable: list[_Runnable] = []
         self._spool = spool
 
     @property
     def models(self) -> set[str]:
         """Names of all models that lines ask for."""
-        return {shard.model for shard in self.shards}
+        return {row.model for row in self._runnable}
 
-    def add(self, line: Line, custom_id: str, request: LineRequest) -> None:
-        """A line that can run."""
-        name = request.model.name
-        shard = self._open.get(name)
-        if shard is None or shard.is_full:
-            shard = self._open[name] = ShardPlan(name)
-            self.shards.append(shard)
-        shard.rows += 1
-        shard.tokens += request.estimated_tokens
-        self._write(line, custom_id, shard.id, None)
-
-    def reject(self, line: Line, custom_id: str | None, error: LineError) -> None:
-        """A line that cannot run."""
-        self.invalid += 1
-        complaint = {"code": error.code, "message": error.message, "param": error.param}
-        if len(self.errors) < MAX_LISTED_ERRORS:
-            self.errors.append({**complaint, "line": line.number})
-        self._write(line, custom_id, None, complaint)
-
-    def records(self) -> Iterator[bytes]:
-        """The lines, as records of :mod:`batches.rows`."""
-        self._spool.seek(0)
-        yield from self._spool
-
-    def _write(self, line: Line, custom_id: str | None, shard: UUID | None, error: dict[str, Any] | None) -> None:
+    def add(self, found: Found) -> None:
+        """The next line."""
         self.total += 1
-        self._spool.write(
-            row_record(
-                line=line.number,
-                offset=line.offset,
-                length=line.length,
-                custom_id=custom_id,
-                shard=shard,
-                error=error,
-            )
-        )
+        error = None
+        match found.outcome:
+            case LineRequest() as request:
+                self.bound_nanos += request.bound_nanos
+                self._runnable.append(
+                    _Runnable(
+                        line=found.line.number,
+                        model=request.offer.model.name,
+                        price=request.offer.price,
+                        tokens=request.input_tokens + request.output_tokens,
+                        bound_nanos=request.bound_nanos,
+                        prefix=request.prefix,
+                    )
+                )
+            case LineError() as complaint:
+                self.invalid += 1
+                error = {"code": complaint.code, "message": complaint.message, "param": complaint.param}
+                if len(self.errors) < MAX_LISTED_ERRORS:
+                    self.errors.append({**error, "line": found.line.number})
+        self._spool.write(row_record(line=found.line, custom_id=found.custom_id, error=error))
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """The lines, in the file's order."""
+        self._spool.seek(0)
+        yield from map(orjson.loads, self._spool)
+
+    def shards(self) -> tuple[list[ShardPlan], dict[int, dict[str, Any]]]:
+        """The shards in the order in which they should run; and by line number a row's shard, position and bound."""
+        shards: list[ShardPlan] = []
+        places: dict[int, dict[str, Any]] = {}
+        open_shards: dict[str, ShardPlan] = {}
+        sizes = {name: _shard_tokens(name) for name in self.models}
+        for position, index in enumerate(execution_order(self._runnable)):
+            row = self._runnable[index]
+            shard = open_shards.get(row.model)
+            if shard is None or shard.is_full:
+                shard = open_shards[row.model] = ShardPlan(row.model, row.price, sizes[row.model])
+                shards.append(shard)
+            shard.rows += 1
+            shard.tokens += row.tokens
+            shard.bound_nanos += row.bound_nanos
+            places[row.line] = {"shard": shard.id, "position": position, "bound": row.bound_nanos}
+        return shards, places
 
 
 def validate_batch(*, lease: Lease) -> None:
     """Read, check and shard the batch of this lease, or fail it with every bad line named. May run twice."""
     with tenant_scope(lease.organization_id):
         batch = get_controlled_batch(lease=lease)
-        models = {model.name: model for model in usable_models(key=batch.api_key)}
-    rules = LineRules(endpoint=batch.endpoint, find_model=models.get, counter_of=token_counter)
+        rules = line_rules(key=batch.api_key, endpoint=batch.endpoint, completion_window=batch.completion_window)
+        only = retried_lines(batch=batch)
+    beat = Heartbeat(lease)
     with bound_contextvars(job=batch.wire_id), open_spool() as spool:
         plan = Plan(spool)
         try:
-            _read(batch, plan, rules, Heartbeat(lease))
+            for found in scan(storage_key=batch.input_file.storage_key, rules=rules, only=only):
+                beat()
+                plan.add(found)
         except FileError as error:
-            close_failed(
-                lease=lease, errors=[{"code": error.code, "message": error.message, "param": None, "line": None}]
-            )
+            _fail_whole(lease, error.code, error.message)
             return
         if plan.invalid and batch.on_invalid == Batch.OnInvalid.FAIL:
             _fail(batch, plan, lease)
-        else:
-            _commit(plan, models, lease)
+            return
+        try:
+            _commit(plan, lease)
+        except HoneError as error:
+            if error.code != "insufficient_quota":
+                raise
+            _fail_whole(lease, error.code, error.message)
 
 
-def _read(batch: Batch, plan: Plan, rules: LineRules, beat: Heartbeat) -> None:
-    seen: set[bytes] = set()
-    with open_blob(batch.input_file.storage_key) as file:
-        for line in read_lines(file, max_bytes=settings.BATCH_LINE_MAX_BYTES):
-            beat()
-            if plan.total >= settings.BATCH_INPUT_MAX_ROWS:
-                raise FileError(
-                    "too_many_rows", f"A batch takes at most {settings.BATCH_INPUT_MAX_ROWS} requests; split the file"
-                )
-            custom_id = None
-            try:
-                value = _parse(line)
-                # Before all else, so that a line that is wrong otherwise is still named by its id.
-                custom_id = read_custom_id(value)
-                _note(custom_id, seen)
-                request = rules.check(value, size=line.length)
-            except LineError as error:
-                plan.reject(line, custom_id, error)
-            else:
-                plan.add(line, custom_id, request)
-    if plan.total == 0:
-        raise FileError("empty_file", "The file holds no request")
+def retried_lines(*, batch: Batch) -> frozenset[int] | None:
+    """The lines of the input that a retry runs again: those that could run and have no success. None is all."""
+    if batch.retry_of_id is None:
+        return None
+    rows = Row.objects.filter(batch_id=batch.retry_of_id, shard__isnull=False)
+    return frozenset(rows.exclude(state=Row.State.COMPLETED).values_list("line", flat=True))
 
 
-def _parse(line: Line) -> dict[str, Any]:
-    if line.data is None:
-        raise LineError(
-            "line_too_large", f"The line has {line.length} bytes; at most {settings.BATCH_LINE_MAX_BYTES} are allowed"
-        )
-    return parse_request(line.data)
+def _shard_tokens(model: str) -> int:
+    """About ten seconds of work for a node, by what nodes have reported of this model."""
+    tokens = node_tokens_per_second(model=model) * settings.BATCH_SHARD_SECONDS
+    return int(tokens) or int(settings.BATCH_SHARD_TOKENS)
 
 
-def _note(custom_id: str, seen: set[bytes]) -> None:
-    # Digests, not ids: sixteen bytes each, however long the ids are.
-    digest = blake2b(custom_id.encode(), digest_size=16).digest()
-    if digest in seen:
-        raise LineError("duplicate_custom_id", "An earlier line has the same 'custom_id'", "custom_id")
-    seen.add(digest)
+def _fail_whole(lease: Lease, code: str, message: str) -> None:
+    close_failed(lease=lease, errors=[{"code": code, "message": message, "param": None, "line": None}])
 
 
 def _fail(batch: Batch, plan: Plan, lease: Lease) -> None:
     with IncomingBlob() as blob:
-        for record in plan.records():
-            row = orjson.loads(record)
+        for row in plan.records():
             if row["error"] is not None:
                 blob.write(error_line(batch, line=row["line"], custom_id=row["custom_id"], error=row["error"]))
         close_failed(lease=lease, errors=plan.errors, error_blob=blob)
 
 
-def _commit(plan: Plan, models: dict[str, BaseModel], lease: Lease) -> None:
+def _commit(plan: Plan, lease: Lease) -> None:
+    shards, places = plan.shards()
     with tenant_scope(lease.organization_id):
         batch = lock_controlled_batch(lease=lease)
         if batch.closing_as:
             raise WorkCancelledError
-        prices = {
-            name: current_price(model=models[name], kind=Price.Kind.BATCH, completion_window=batch.completion_window)
-            for name in plan.models
-        }
+        batch.bound_nanos = plan.bound_nanos
+        check_funds(batch=batch)  # before the long part; what counts is the hold at the end
         leases = [
             Lease(
                 organization_id=batch.organization_id,
@@ -197,8 +206,9 @@ def _commit(plan: Plan, models: dict[str, BaseModel], lease: Lease) -> None:
                 model=shard.model,
                 estimated_tokens=shard.tokens,
                 deadline_at=batch.expires_at,
+                state=Lease.State.PAUSED,
             )
-            for shard in plan.shards
+            for shard in shards
         ]
         Lease.objects.bulk_create(leases)
         Shard.objects.bulk_create(
@@ -208,14 +218,16 @@ def _commit(plan: Plan, models: dict[str, BaseModel], lease: Lease) -> None:
                 batch_id=batch.id,
                 lease_id=shard_lease.id,
                 model=shard.model,
-                price=prices[shard.model],
+                price=shard.price,
                 rows=shard.rows,
+                pending=shard.rows,
+                bound_nanos=shard.bound_nanos,
             )
-            for shard, shard_lease in zip(plan.shards, leases, strict=True)
+            for shard, shard_lease in zip(shards, leases, strict=True)
         )
         records = plan.records()
         while chunk := list(islice(records, INSERT_ROWS)):
-            insert_rows(batch=batch, records=chunk)
+            insert_rows(batch=batch, records=[record | places.get(record["line"], {}) for record in chunk])
         batch.status = Batch.Status.IN_PROGRESS
         batch.in_progress_at = timezone.now()
         batch.model = next(iter(plan.models)) if len(plan.models) == 1 else ""
@@ -226,5 +238,6 @@ def _commit(plan: Plan, models: dict[str, BaseModel], lease: Lease) -> None:
         complete_lease(lease=lease)
         if batch.pending == 0:
             start_assembly(batch=batch)
-        for name in plan.models:
-            ring_after_commit(model=name)
+        else:
+            # Nobody else knows the leases yet, so they may be locked after the batch.
+            fund_shards(batch=batch)

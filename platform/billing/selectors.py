@@ -5,7 +5,7 @@ from datetime import datetime
 from uuid import UUID
 
 from django.db import connections
-from django.db.models import QuerySet
+from django.db.models import QuerySet, Sum
 
 from billing.models import Account, Posting
 from common.database import SYSTEM
@@ -112,6 +112,13 @@ def statement(
     if until is not None:
         postings = postings.filter(created_at__lt=until)
     return postings
+
+
+def charged_for(*, job: str) -> int:
+    """What a job (its wire id) has been charged so far. Call inside the scope."""
+    settled = Posting.objects.filter(subject=job, kind=Posting.Kind.SETTLEMENT)
+    charged: int = settled.aggregate(nanos=Sum("amount_nanos", default=0))["nanos"]
+    return charged
 
 
 def ledger_size() -> LedgerSize:

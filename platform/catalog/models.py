@@ -8,6 +8,9 @@ from django.utils import timezone
 
 from common.ids import uuid7
 
+COMPLETION_WINDOWS = ("1h", "24h", "7d")
+"""Within what a batch is to be done; each has prices of its own."""
+
 
 class BaseModel(models.Model):
     """A model that nodes may serve. ``name`` is what customers write; it holds no slash."""
@@ -59,7 +62,7 @@ class Price(models.Model):
     model = models.ForeignKey(BaseModel, on_delete=models.PROTECT, related_name="prices")
     kind = models.CharField(max_length=16, choices=Kind)
     completion_window = models.CharField(max_length=8, blank=True)
-    """``24h`` and the like for batches, empty for online calls."""
+    """One of :data:`COMPLETION_WINDOWS` for batches, empty for online calls."""
     version = models.PositiveIntegerField()
     input_nanos = models.BigIntegerField()
     cached_input_nanos = models.BigIntegerField()

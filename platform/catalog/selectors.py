@@ -1,5 +1,7 @@
 """Reads about models and prices."""
 
+from uuid import UUID
+
 from django.db.models import QuerySet
 from django.utils import timezone
 
@@ -24,15 +26,7 @@ def get_model(*, key: ApiKey, name: str) -> BaseModel:
     return model
 
 
-def current_price(*, model: BaseModel, kind: Price.Kind, completion_window: str = "") -> Price:
-    """The version in force now."""
-    price = (
-        Price.objects.filter(
-            model=model, kind=kind, completion_window=completion_window, effective_at__lte=timezone.now()
-        )
-        .order_by("-version")
-        .first()
-    )
-    if price is None:
-        raise HoneError("model_not_found", f"The model '{model.name}' has no price for {kind} {completion_window}")
-    return price
+def current_prices(*, kind: Price.Kind, completion_window: str = "") -> dict[UUID, Price]:
+    """The version in force now of each model that has a price of this kind, by the model's id."""
+    prices = Price.objects.filter(kind=kind, completion_window=completion_window, effective_at__lte=timezone.now())
+    return {price.model_id: price for price in prices.order_by("model", "-version").distinct("model")}

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,11 @@ class _PreparedModel:
     special_tokens: dict[str, str]
 
 
-def register_model(*, directory: Path, online: TokenPrice, batch: TokenPrice) -> BaseModel:
-    """Put a prepared model into the catalogue, or bring its entry and prices up to date. Safe to repeat."""
+def register_model(*, directory: Path, online: TokenPrice, batch: Mapping[str, TokenPrice]) -> BaseModel:
+    """Put a prepared model into the catalogue, or bring its entry and prices up to date. Safe to repeat.
+
+    ``batch`` has a price for each completion window that is offered.
+    """
     prepared = _read(directory)
     tokenizer_key = save_addressed("catalog/tokenizers", prepared.tokenizer)
     with transaction.atomic(using=SYSTEM):
@@ -62,7 +66,8 @@ def register_model(*, directory: Path, online: TokenPrice, batch: TokenPrice) ->
             },
         )
         _set_price(model, Price.Kind.ONLINE, "", online)
-        _set_price(model, Price.Kind.BATCH, "24h", batch)
+        for window, price in batch.items():
+            _set_price(model, Price.Kind.BATCH, window, price)
     return model
 
 

@@ -15,7 +15,8 @@ from django.db.models import Model, QuerySet
 from common.errors import HoneError
 from common.ids import from_wire
 
-Item = TypeVar("Item", bound=Model)
+Item = TypeVar("Item")
+Row = TypeVar("Row", bound=Model)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +49,7 @@ class Page(Generic[Item]):
 
 def page_request(query: dict[str, str], *, prefix: str, max_limit: int = 100, default_limit: int = 20) -> PageRequest:
     """Read ``limit``, ``after`` and ``order`` from a query string."""
-    text = query.get("limit", str(default_limit))
-    if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or not 1 <= int(text) <= max_limit:
-        raise HoneError("invalid_value", f"'limit' must be a number from 1 to {max_limit}", param="limit")
+    limit = page_limit(query, max_limit=max_limit, default_limit=default_limit)
     order = query.get("order", "desc")
     if order not in ("asc", "desc"):
         raise HoneError("invalid_value", "'order' must be 'asc' or 'desc'", param="order")
@@ -59,10 +58,18 @@ def page_request(query: dict[str, str], *, prefix: str, max_limit: int = 100, de
         after = from_wire(prefix, query["after"])
         if after is None:
             raise HoneError("invalid_value", f"'after' is not an id of this list: {query['after']}", param="after")
-    return PageRequest(limit=int(text), after=after, descending=order == "desc")
+    return PageRequest(limit=limit, after=after, descending=order == "desc")
 
 
-def paginate(rows: QuerySet[Item], request: PageRequest) -> Page[Item]:
+def page_limit(query: dict[str, str], *, max_limit: int, default_limit: int) -> int:
+    """Read ``limit`` from a query string."""
+    text = query.get("limit", str(default_limit))
+    if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or not 1 <= int(text) <= max_limit:
+        raise HoneError("invalid_value", f"'limit' must be a number from 1 to {max_limit}", param="limit")
+    return int(text)
+
+
+def paginate(rows: QuerySet[Row], request: PageRequest) -> Page[Row]:
     """One page of ``rows``, whose primary key is a time-ordered UUID."""
     if request.after is not None:
         rows = rows.filter(pk__lt=request.after) if request.descending else rows.filter(pk__gt=request.after)

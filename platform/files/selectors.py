@@ -21,12 +21,12 @@ def live_files(*, project: Project, purpose: str | None = None) -> QuerySet[Stor
     return files.filter(purpose=purpose) if purpose else files
 
 
-def get_file(*, project: Project, wire_id: str) -> StoredFile:
+def get_file(*, project: Project, wire_id: str, param: str = "id") -> StoredFile:
     """One file of the project, or ``not_found``."""
     file_id = from_wire(StoredFile.ID_PREFIX, wire_id)
     file = live_files(project=project).filter(id=file_id).first() if file_id else None
     if file is None:
-        raise not_found("file", wire_id)
+        raise not_found("file", wire_id, param=param)
     return file
 
 

@@ -51,9 +51,13 @@ class Lease(WireModel, TenantModel):
     ID_PREFIX = "lease_"
 
     class State(models.TextChoices):
-        """``waiting -> leased -> done | failed | cancelled``, and back to waiting when a holder is lost."""
+        """``waiting -> leased -> done | failed | cancelled``, back to waiting when a holder is lost.
+
+        A paused lease is not handed out until it is resumed.
+        """
 
         WAITING = "waiting"
+        PAUSED = "paused"
         LEASED = "leased"
         DONE = "done"
         FAILED = "failed"
@@ -74,6 +78,8 @@ class Lease(WireModel, TenantModel):
     """Whether this claim has brought anything that lasts; if not, its end counts as an attempt."""
     attempts = models.PositiveIntegerField(default=0)
     cancel_requested_at = models.DateTimeField(null=True)
+    pause_requested_at = models.DateTimeField(null=True)
+    """Since when the holder is asked to let go, so that the lease can pause."""
     failure = models.JSONField(null=True)
     """``{"code", "message"}`` of the last failure."""
     created_at = models.DateTimeField(default=timezone.now)

@@ -1,5 +1,6 @@
 """Reads about nodes and waiting work."""
 
+from datetime import timedelta
 from uuid import UUID
 
 from django.db.models.functions import Now
@@ -9,7 +10,11 @@ from common.errors import HoneError
 from fleet.handlers import control_kinds
 from fleet.models import Lease, Node, WorkerToken
 from fleet.services import WORKER_PREFIX
+from inference_workers.protocol import ModelState
 from tenants.keys import matches, split_token
+
+NODE_SILENCE = timedelta(seconds=30)
+"""A node that has not been heard of for so long counts as gone."""
 
 
 def find_worker_token(token: str) -> WorkerToken | None:
@@ -35,3 +40,32 @@ def has_control_work() -> bool:
     return Lease.all_tenants.filter(
         state=Lease.State.WAITING, model="", kind__in=control_kinds(), not_before__lte=Now()
     ).exists()
+
+
+def ready_models() -> set[str]:
+    """Models that a node which has been heard of lately serves."""
+    return {
+        report["name"]
+        for node in Node.objects.using(SYSTEM).filter(last_seen_at__gt=Now() - NODE_SILENCE, is_draining=False)
+        for report in node.model_reports
+        if report["state"] == ModelState.READY
+    }
+
+
+def node_tokens_per_second(*, model: str) -> float:
+    """The pace that the fastest node reports for a model, in tokens of prompt and answer; 0 while unknown."""
+    return max(
+        (
+            float(report.get("tokens_per_second", 0))
+            for node in Node.objects.using(SYSTEM).filter(last_seen_at__gt=Now() - NODE_SILENCE)
+            for report in node.model_reports
+            if report["name"] == model and report["state"] == ModelState.READY
+        ),
+        default=0,
+    )
+
+
+def waiting_organizations(*, models: set[str], besides: UUID) -> int:
+    """How many other organisations have work waiting for these models. Crosses tenants, and tells but a number."""
+    waiting = Lease.all_tenants.filter(state=Lease.State.WAITING, model__in=models).exclude(organization_id=besides)
+    return waiting.values("organization_id").distinct().count()

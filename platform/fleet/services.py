@@ -117,6 +117,14 @@ def renew_lease(*, lease: Lease, seconds: float | None = None) -> Lease:
         return Lease.objects.get(id=lease.id)
 
 
+def lock_open_leases(*, lease_ids: list[UUID]) -> QuerySet[Lease]:
+    """Those of the leases that have not ended, locked in the order of their ids: all who lock several do."""
+    open_states = [Lease.State.WAITING, Lease.State.PAUSED, Lease.State.LEASED]
+    leases = Lease.objects.filter(id__in=lease_ids, state__in=open_states)
+    locked = list(leases.select_for_update().order_by("id").values_list("id", flat=True))
+    return Lease.objects.filter(id__in=locked)
+
+
 def note_progress(*, lease: Lease) -> None:
     """The holder has brought something that lasts. Call with the lease locked."""
     lease.has_progressed = True
@@ -146,14 +154,34 @@ def release_lease(*, lease: Lease, code: str, message: str, retryable: bool = Tr
 
 def request_cancel(*, lease_ids: list[UUID]) -> None:
     """End these leases: at once where nobody holds them, otherwise the holder is told at its next heartbeat."""
-    leases = _lock_open(lease_ids)
-    leases.filter(state=Lease.State.WAITING).update(state=Lease.State.CANCELLED, epoch=F("epoch") + 1)
+    leases = lock_open_leases(lease_ids=lease_ids)
+    leases.exclude(state=Lease.State.LEASED).update(state=Lease.State.CANCELLED, epoch=F("epoch") + 1)
     leases.filter(state=Lease.State.LEASED, cancel_requested_at=None).update(cancel_requested_at=Now())
+
+
+def pause_leases(*, lease_ids: list[UUID]) -> None:
+    """Hand these leases out no more; a holder is told at its next heartbeat and gives its lease back."""
+    leases = lock_open_leases(lease_ids=lease_ids)
+    leases.filter(state=Lease.State.WAITING).update(state=Lease.State.PAUSED)
+    leases.filter(state=Lease.State.LEASED, pause_requested_at=None).update(pause_requested_at=Now())
+
+
+def resume_leases(*, lease_ids: list[UUID]) -> None:
+    """Hand these leases out again; a holder that has not let go yet goes on."""
+    leases = lock_open_leases(lease_ids=lease_ids)
+    leases.filter(state=Lease.State.LEASED).update(pause_requested_at=None)
+    paused = leases.filter(state=Lease.State.PAUSED)
+    models = list(paused.order_by("model").values_list("model", flat=True).distinct())
+    paused.update(state=Lease.State.WAITING)
+    for model in models:
+        ring_after_commit(model=model)
 
 
 def revoke_leases(*, lease_ids: list[UUID]) -> None:
     """End these leases now: their holders have had their time, every later call of theirs is refused."""
-    _lock_open(lease_ids).update(state=Lease.State.CANCELLED, epoch=F("epoch") + 1, leased_until=None, node=None)
+    lock_open_leases(lease_ids=lease_ids).update(
+        state=Lease.State.CANCELLED, epoch=F("epoch") + 1, leased_until=None, node=None
+    )
 
 
 def sweep_leases(*, limit: int = 500) -> None:
@@ -186,7 +214,11 @@ def _release(lease: Lease, code: str, message: str, *, retryable: bool = True) -
         _end(lease, Lease.State.CANCELLED)
         handler.stopped(lease)
         return
-    if not lease.has_progressed:
+    if lease.pause_requested_at is not None:
+        lease.pause_requested_at = None
+        _end(lease, Lease.State.PAUSED)
+        return
+    if not lease.has_progressed and code != "paused":  # resumed before the holder had let go: no failure
         lease.attempts += 1
     if not retryable or lease.attempts >= settings.LEASE_MAX_ATTEMPTS:
         _end(lease, Lease.State.FAILED)
@@ -199,15 +231,10 @@ def _release(lease: Lease, code: str, message: str, *, retryable: bool = True) -
     logger.info("lease released", lease=lease.wire_id, kind=lease.kind, code=code, attempts=lease.attempts)
 
 
-def _lock_open(lease_ids: list[UUID]) -> QuerySet[Lease]:
-    """Those of the leases that have not ended, locked in the order of their ids: all who lock several do."""
-    leases = Lease.objects.filter(id__in=lease_ids, state__in=[Lease.State.WAITING, Lease.State.LEASED])
-    locked = list(leases.select_for_update().order_by("id").values_list("id", flat=True))
-    return Lease.objects.filter(id__in=locked)
-
-
 def _end(lease: Lease, state: Lease.State) -> None:
     lease.state = state
     lease.node = None
     lease.leased_until = None
-    lease.save(update_fields=["state", "node", "leased_until", "not_before", "attempts", "failure"])
+    lease.save(
+        update_fields=["state", "node", "leased_until", "not_before", "attempts", "failure", "pause_requested_at"]
+    )

@@ -19,7 +19,25 @@ PACKAGES = APPS | {"tenants", "inference_workers", "infra"}
 STANDARD_MODULES = {"__init__", "apps", "models", "services", "selectors", "tasks", "api", "urls"}
 EXTRA_MODULES = {
     # Parts of `services`, `selectors` or `api` that passed the size at which a file is split by noun.
-    "batches": {"assembly", "handlers", "lines", "requests", "results", "rows", "spool", "validation", "worker_api"},
+    "batches": {
+        "assembly",
+        "closing",
+        "funding",
+        "handlers",
+        "lines",
+        "live_results",
+        "prefixes",
+        "progress",
+        "quotes",
+        "requests",
+        "results",
+        "rows",
+        "scan",
+        "spool",
+        "validation",
+        "wire",
+        "worker_api",
+    },
     "billing": {"watchers"},
     "catalog": {"tokens"},
     "files": {"uploads"},

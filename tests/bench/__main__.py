@@ -8,7 +8,7 @@ from typing import Any
 
 from infra.dev.instance import running_instance
 from infra.dev.services import default_home
-from tests.bench import throughput, validation
+from tests.bench import claims, rows, throughput, validation
 
 
 def main() -> int:
@@ -18,6 +18,10 @@ def main() -> int:
     results: dict[str, Any] = {"at": datetime.now(UTC).isoformat(timespec="seconds")}
     print("Batch validation", flush=True)
     results["validation"] = validation.measure()
+    print("\nClaims from a growing queue", flush=True)
+    results["claims"] = claims.measure()
+    print("\nRows of growing batches (stand-in engine)", flush=True)
+    results["rows"] = rows.measure()
     print("\nBatch throughput (real vLLM)", flush=True)
     with running_instance(home=default_home()) as instance:
         arguments = ("--name", "Bench", "--owner-email", "bench@example.com", "--credit-usd", "1000")

@@ -14,7 +14,7 @@ from tests.support.cast import Member
 from tests.support.model import add_model
 from tests.support.receiver import open_receiver
 from tests.support.rows import jsonl, line, submit
-from tests.support.worker import Worker, run_control
+from tests.support.worker import Worker, refusal, result, run_control
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def make_everything(member: Member, folder: Path) -> Everything:
     worker = Worker()
     finished = submit(member, jsonl([line(1), line(2), {"custom_id": "bad"}]), on_invalid="skip")
     run_control()
-    worker.answer_all()
+    worker.lease().put(0, [result(1), refusal(2)])
     run_control()
     waiting = submit(member, jsonl([line(1)]))
     unused = member.client.upload(b"{}\n").json()

@@ -1,11 +1,12 @@
 """A catalogue entry whose tokenizer takes every byte for one token, so that tests can count by eye."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from catalog.models import BaseModel
+from catalog.models import COMPLETION_WINDOWS, BaseModel
 from catalog.services import TokenPrice, register_model
 from tests.support.cast import MODEL
 
@@ -23,7 +24,14 @@ def byte_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def add_model(folder: Path, *, name: str = MODEL, context_length: int = 4_096, batch: TokenPrice = BATCH) -> BaseModel:
+def add_model(
+    folder: Path,
+    *,
+    name: str = MODEL,
+    context_length: int = 4_096,
+    batch: TokenPrice = BATCH,
+    windows: Sequence[str] = COMPLETION_WINDOWS,
+) -> BaseModel:
     """Write a prepared model's folder (without weights, which the control plane never reads) and register it."""
     folder.mkdir(parents=True, exist_ok=True)
     byte_tokenizer().save(str(folder / "tokenizer.json"))
@@ -38,4 +46,4 @@ def add_model(folder: Path, *, name: str = MODEL, context_length: int = 4_096, b
         "files": {},
     }
     (folder / "hone-model.json").write_text(json.dumps(manifest))
-    return register_model(directory=folder, online=ONLINE, batch=batch)
+    return register_model(directory=folder, online=ONLINE, batch=dict.fromkeys(windows, batch))

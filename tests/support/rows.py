@@ -53,3 +53,12 @@ def read_file(member: Member, file_id: str) -> list[Any]:
     content = member.client.get(f"/v1/files/{file_id}/content")
     assert content.status_code == 200, content.content
     return [orjson.loads(text) for text in content.getvalue().splitlines()]
+
+
+def quote(member: Member, content: bytes, **options: Any) -> Any:
+    """Upload and ask what a batch would cost; the quote."""
+    file_id = member.client.upload(content).json()["id"]
+    fields = {"input_file_id": file_id, "endpoint": "/v1/chat/completions", "completion_window": "24h", **options}
+    answer = member.client.post("/v1/batches/quote", fields)
+    assert answer.status_code == 200, answer.content
+    return answer.json()

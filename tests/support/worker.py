@@ -83,6 +83,11 @@ class Worker:
             {"protocol": protocol, "name": self.name, "incarnation": self.incarnation, "models": [MODEL]},
         )
 
+    def report(self, state: str, **members: Any) -> Any:
+        """Say how the model is."""
+        report = {"incarnation": self.incarnation, "models": [{"name": MODEL, "state": state, **members}]}
+        return self.call("POST", f"nodes/{self.node_id}/heartbeat", report)
+
     def request_lease(self, *, model: str = MODEL) -> Any:
         """Ask for work."""
         return self.call(
@@ -103,12 +108,12 @@ class Worker:
         grant = answer.json()
         return Grant(self, grant["id"], grant["token"], grant["epoch"], grant["work"])
 
-    def answer_all(self, *, model: str = MODEL) -> int:
-        """Lease, answer and complete until nothing waits; how many rows were answered."""
+    def answer_all(self, *, model: str = MODEL, **tokens: int) -> int:
+        """Lease, answer (``tokens`` as in :func:`result`) and complete until nothing waits; how many rows."""
         rows = 0
         while (answer := self.request_lease(model=model)).status_code == 200:
             grant = Grant(self, answer.json()["id"], answer.json()["token"], 0, answer.json()["work"])
-            results = [result(row["line"]) for row in grant.rows()]
+            results = [result(row["line"], **tokens) for row in grant.rows()]
             number = grant.work["next_segment"]
             for start in range(0, len(results), 16):
                 stored = grant.put(number, results[start : start + 16])

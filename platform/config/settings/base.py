@@ -112,6 +112,7 @@ CELERY_TASK_DEFAULT_QUEUE = "hone.control"
 CELERY_BEAT_SCHEDULE = {
     "sweep-leases": {"task": "fleet.tasks.sweep", "schedule": schedule(timedelta(seconds=2))},
     "close-batches": {"task": "batches.tasks.close_due", "schedule": schedule(timedelta(seconds=2))},
+    "steer-batches": {"task": "batches.tasks.steer_waiting", "schedule": schedule(timedelta(seconds=10))},
     "forget-old-requests": {"task": "tenants.tasks.forget_old", "schedule": schedule(timedelta(hours=1))},
     "send-webhooks": {"task": "notifications.tasks.send_due", "schedule": schedule(timedelta(seconds=3))},
     "delete-old-webhook-events": {"task": "notifications.tasks.delete_old", "schedule": schedule(timedelta(hours=1))},
@@ -138,7 +139,8 @@ FILE_MAX_BYTES = env.int("HONE_FILE_MAX_BYTES", default=512 * 1024 * 1024)
 BATCH_INPUT_MAX_BYTES = env.int("HONE_BATCH_INPUT_MAX_BYTES", default=200 * 1024 * 1024)
 BATCH_INPUT_MAX_ROWS = env.int("HONE_BATCH_INPUT_MAX_ROWS", default=50_000)
 BATCH_LINE_MAX_BYTES = env.int("HONE_BATCH_LINE_MAX_BYTES", default=4 * 1024 * 1024)
-BATCH_SHARD_TOKENS = env.int("HONE_BATCH_SHARD_TOKENS", default=32_768)
+BATCH_SHARD_SECONDS = env.float("HONE_BATCH_SHARD_SECONDS", default=10)
+BATCH_SHARD_TOKENS = env.int("HONE_BATCH_SHARD_TOKENS", default=8_192)  # while no node has reported its speed
 BATCH_SHARD_MAX_ROWS = env.int("HONE_BATCH_SHARD_MAX_ROWS", default=256)
 BATCH_ROW_TIMEOUT_SECONDS = env.float("HONE_BATCH_ROW_TIMEOUT_SECONDS", default=600)
 BATCH_CANCEL_GRACE_SECONDS = env.float("HONE_BATCH_CANCEL_GRACE_SECONDS", default=10)

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from pytest_django import Settings
 
-from batches import services, validation
+from batches import closing, scan, validation
+from batches.closing import close_due_batches
 from batches.requests import parse_request
-from batches.services import close_due_batches
 from catalog.services import retire_model
 from fleet.services import sweep_leases
 from tests.services import storage_root
@@ -78,7 +78,7 @@ def test_a_validation_that_runs_stops_when_the_batch_is_cancelled(cast: Cast, mo
         return parse(*arguments, **options)
 
     parse = parse_request
-    monkeypatch.setattr(validation, "parse_request", read_and_cancel)
+    monkeypatch.setattr(scan, "parse_request", read_and_cancel)
     run_control()
     assert seen == ["cancelling"]
     assert retrieve(cast.alice, batch)["status"] == "cancelled"
@@ -204,7 +204,7 @@ def test_a_batch_that_is_cancelled_while_its_bad_file_is_refused_ends_cancelled(
     cast: Cast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = submit(cast.alice, b"bad\n")
-    refuse = services.close_failed
+    refuse = closing.close_failed
 
     def cancel_first(**arguments: Any) -> None:
         assert cancel(cast.alice, batch).status_code == 200
@@ -295,14 +295,14 @@ def test_a_batch_that_cannot_be_closed_does_not_keep_the_others(
     broken, healthy = running(cast, rows=1), running(cast, rows=2)
     let_window_close(broken)
     let_window_close(healthy)
-    queue = services.start_assembly
+    queue = closing.start_assembly
 
     def fail_for_one(*, batch: Any) -> None:
         assert batch.total != 1
         queue(batch=batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(services, "start_assembly", fail_for_one)
+        patch.setattr(closing, "start_assembly", fail_for_one)
         close_due_batches()
     assert "periodic work failed" in caplog.text
     run_control()

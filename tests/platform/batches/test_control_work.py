@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pytest_django import Settings
 
-from batches import validation
+from batches import scan, validation
 from batches.requests import parse_request
 from batches.rows import insert_rows
 from common.errors import HoneError
@@ -61,7 +61,7 @@ def test_validation_is_tried_again_with_growing_pauses_and_then_given_up(
 ) -> None:
     settings.LEASE_MAX_ATTEMPTS = 4
     batch = submit(cast.alice, jsonl([line(1)]))
-    monkeypatch.setattr(validation, "read_lines", _crash)
+    monkeypatch.setattr(scan, "read_lines", _crash)
     pauses = []
     for _ in range(3):
         run_control()
@@ -135,7 +135,7 @@ def test_a_validation_that_gets_on_keeps_its_lease(cast: Cast, monkeypatch: pyte
         let_leases_run_out()
         return parse(data)
 
-    monkeypatch.setattr(validation, "parse_request", parse_slowly)
+    monkeypatch.setattr(scan, "parse_request", parse_slowly)
     run_control_work()
     assert held == [True, True]
     assert [lease.state for lease in leases("batch_validation")] == ["done"]

@@ -42,7 +42,13 @@ def test_a_new_batch_has_every_member_of_the_object(cast: Cast) -> None:
         },
         "metadata": {"team": "support"},
         "on_invalid": "fail",
+        "retry_of": None,
         "cost_nanos": 0,
+        "max_cost": None,
+        "paused": False,
+        "waiting_reason": None,
+        "queue_position": None,
+        "estimated_finish_at": None,
         "held_reason": None,
     }
 

@@ -6,8 +6,8 @@ from typing import Any
 import orjson
 import pytest
 
-from batches.requests import LineError, LineRules, parse_request, read_custom_id
-from catalog.models import BaseModel
+from batches.requests import LineError, LineRules, Offer, parse_request, read_custom_id
+from catalog.models import BaseModel, Price
 from catalog.tokens import build_counter
 from tests.support.model import CHAT_TEMPLATE, byte_tokenizer
 from tests.support.rows import line
@@ -19,6 +19,8 @@ MODELS = {
     "little": BaseModel(name="little", context_length=4_096, capabilities=["chat", "completions"]),
     "vectors": BaseModel(name="vectors", context_length=4_096, capabilities=["embeddings"]),
 }
+PRICE = Price(input_nanos=50, cached_input_nanos=25, output_nanos=100)
+OFFERS = {name: Offer(model, PRICE) for name, model in MODELS.items()}
 COUNTER = build_counter(byte_tokenizer().to_str().encode(), CHAT_TEMPLATE, {})
 TEMPLATE_BYTES = len("<user>\n<assistant>")
 
@@ -33,7 +35,7 @@ def check(value: Any, *, endpoint: str = CHAT, data: bytes | None = None) -> Any
     data = orjson.dumps(value) if data is None else data
     request = parse_request(data)
     read_custom_id(request)
-    rules = LineRules(endpoint=endpoint, find_model=MODELS.get, counter_of=lambda model: COUNTER)
+    rules = LineRules(endpoint=endpoint, find_offer=OFFERS.get, counter_of=lambda model: COUNTER)
     return rules.check(request, size=len(data))
 
 
@@ -223,16 +225,16 @@ def test_a_line_that_could_be_read_but_not_be_sent_on_is_refused() -> None:
     ids=str,
 )
 def test_a_good_line_can_run(value: Any) -> None:
-    assert check(value).model.name == "little"
+    assert check(value).offer.model.name == "little"
 
 
 def test_a_byte_order_mark_before_a_line_is_ignored() -> None:
-    assert check(None, data=b"\xef\xbb\xbf" + orjson.dumps(line(1))).model.name == "little"
+    assert check(None, data=b"\xef\xbb\xbf" + orjson.dumps(line(1))).offer.model.name == "little"
 
 
 @pytest.mark.parametrize("prompt", ["Once", ["Once", "upon"], [1, 2, 3], [[1, 2], [3]]])
 def test_every_kind_of_prompt_is_taken(prompt: Any) -> None:
-    assert check(completion(prompt=prompt), endpoint=COMPLETIONS).model.name == "little"
+    assert check(completion(prompt=prompt), endpoint=COMPLETIONS).offer.model.name == "little"
 
 
 @pytest.mark.parametrize("prompt", [None, [], 5, {}, [[]], ["a", 1], [[1], "a"], [-1], [True], [1.5]])
@@ -245,12 +247,13 @@ def test_a_prompt_that_is_none_is_refused(prompt: Any) -> None:
 
 def test_embeddings_take_an_input() -> None:
     value = line(1, url=EMBEDDINGS, body={"model": "vectors", "input": ["a", "b"]})
-    assert check(value, endpoint=EMBEDDINGS).model.name == "vectors"
+    assert check(value, endpoint=EMBEDDINGS).offer.model.name == "vectors"
 
 
 def test_a_prompt_may_fill_the_context_to_the_last_token() -> None:
     content = "x" * (4_096 - TEMPLATE_BYTES - 16)
-    assert check(body(messages=user(content), max_tokens=16)).estimated_tokens == 4_096
+    request = check(body(messages=user(content), max_tokens=16))
+    assert request.input_tokens + request.output_tokens == 4_096
 
 
 def test_one_token_more_is_refused() -> None:
@@ -266,29 +269,29 @@ def test_one_token_more_is_refused() -> None:
 
 def test_without_a_limit_one_token_of_room_is_enough() -> None:
     content = "x" * (4_096 - TEMPLATE_BYTES - 1)
-    assert check(body(messages=user(content), max_tokens=...)).model.name == "little"
+    assert check(body(messages=user(content), max_tokens=...)).offer.model.name == "little"
     with pytest.raises(LineError, match="context"):
         check(body(messages=user(content + "x"), max_tokens=...))
 
 
 def test_several_answers_do_not_share_the_context() -> None:
     content = "x" * 2_000
-    assert check(body(messages=user(content), max_tokens=2_000, n=4)).estimated_tokens >= 4 * 2_000
+    assert check(body(messages=user(content), max_tokens=2_000, n=4)).output_tokens == 4 * 2_000
 
 
 def test_an_input_to_embed_needs_no_room_for_an_answer() -> None:
     value = {"model": "vectors", "input": "x" * 4_096}
-    assert check(line(1, url=EMBEDDINGS, body=value), endpoint=EMBEDDINGS).model.name == "vectors"
+    assert check(line(1, url=EMBEDDINGS, body=value), endpoint=EMBEDDINGS).offer.model.name == "vectors"
     with pytest.raises(LineError, match="context"):
         check(line(1, url=EMBEDDINGS, body={**value, "input": "x" * 4_097}), endpoint=EMBEDDINGS)
 
 
 def test_the_longest_of_several_prompts_counts() -> None:
-    assert check(completion(prompt=["x" * 4_000, "y" * 4_000]), endpoint=COMPLETIONS).model.name == "little"
+    assert check(completion(prompt=["x" * 4_000, "y" * 4_000]), endpoint=COMPLETIONS).offer.model.name == "little"
     with pytest.raises(LineError, match="context"):
         check(completion(prompt=["x", "y" * 4_096]), endpoint=COMPLETIONS)
 
 
 def test_tools_count_as_part_of_the_prompt() -> None:
     tools = [{"type": "function", "function": {"name": "f", "description": "x" * 900}}]
-    assert check(body(tools=tools)).model.name == "little"
+    assert check(body(tools=tools)).offer.model.name == "little"

@@ -8,7 +8,7 @@ import pytest
 from openai import OpenAI
 from openai.types import Batch
 
-from batches.services import close_due_batches
+from batches.closing import close_due_batches
 from tests.support.cast import Cast
 from tests.support.facts import let_window_close
 from tests.support.rows import cancel, jsonl, line, retrieve, submit

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pytest_django import Settings
 
-from batches.services import close_due_batches
+from batches.closing import close_due_batches
 from fleet.claims import claim_lease
 from fleet.services import sweep_leases
 from tests.support.cast import MODEL, Cast

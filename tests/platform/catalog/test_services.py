@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
-from catalog.models import BaseModel, Price
-from catalog.selectors import current_price
+from catalog.models import COMPLETION_WINDOWS, BaseModel, Price
+from catalog.selectors import current_prices
 from catalog.services import TokenPrice, register_model, retire_model
 from catalog.tokens import token_counter
 from common.errors import HoneError
@@ -32,6 +32,14 @@ def prices() -> list[tuple[str, str, int, int]]:
     return [(row.kind, row.completion_window, row.version, row.input_nanos) for row in rows]
 
 
+def batch(price: TokenPrice) -> dict[str, TokenPrice]:
+    return {"24h": price}
+
+
+def current(kind: Price.Kind, window: str = "") -> Price:
+    return current_prices(kind=kind, completion_window=window)[BaseModel.objects.get().id]
+
+
 def edit(**changes: Any) -> Change:
     """Change members of the manifest; None takes one out."""
 
@@ -49,31 +57,33 @@ def write(name: str, content: str) -> Change:
 
 def test_registering_again_changes_nothing(folder: Path) -> None:
     before = list(BaseModel.objects.values()), list(Price.objects.values()), blobs()
-    register_model(directory=folder, online=ONLINE, batch=BATCH)
+    register_model(directory=folder, online=ONLINE, batch=batch(BATCH))
     assert (list(BaseModel.objects.values()), list(Price.objects.values()), blobs()) == before
-    assert prices() == [("batch", "24h", 1, 50), ("online", "", 1, 100)]
+    assert prices() == [*(("batch", window, 1, 50) for window in COMPLETION_WINDOWS), ("online", "", 1, 100)]
 
 
 def test_a_new_price_is_a_new_version_and_the_old_one_stays(folder: Path) -> None:
-    old = Price.objects.get(kind=Price.Kind.BATCH)
-    model = register_model(directory=folder, online=ONLINE, batch=TokenPrice(60, 30, 120))
-    assert prices() == [("batch", "24h", 1, 50), ("batch", "24h", 2, 60), ("online", "", 1, 100)]
+    old = Price.objects.get(kind=Price.Kind.BATCH, completion_window="24h")
+    register_model(directory=folder, online=ONLINE, batch=batch(TokenPrice(60, 30, 120)))
+    assert prices() == [
+        ("batch", "1h", 1, 50), ("batch", "24h", 1, 50), ("batch", "7d", 1, 50), ("batch", "24h", 2, 60),
+        ("online", "", 1, 100),
+    ]  # fmt: skip
     assert Price.objects.get(id=old.id).output_nanos == 100
-    current = current_price(model=model, kind=Price.Kind.BATCH, completion_window="24h")
-    assert (current.version, current.input_nanos, current.cached_input_nanos, current.output_nanos) == (2, 60, 30, 120)
-    register_model(directory=folder, online=ONLINE, batch=BATCH)
-    assert current_price(model=model, kind=Price.Kind.BATCH, completion_window="24h").version == 3
+    new = current(Price.Kind.BATCH, "24h")
+    assert (new.version, new.input_nanos, new.cached_input_nanos, new.output_nanos) == (2, 60, 30, 120)
+    register_model(directory=folder, online=ONLINE, batch=batch(BATCH))
+    assert current(Price.Kind.BATCH, "24h").version == 3
 
 
-def test_a_window_without_a_price_is_not_sold(folder: Path) -> None:
-    with pytest.raises(HoneError, match="no price") as caught:
-        current_price(model=BaseModel.objects.get(), kind=Price.Kind.BATCH, completion_window="1h")
-    assert caught.value.code == "model_not_found"
+def test_a_window_without_a_price_is_not_sold(database: None, tmp_path: Path) -> None:
+    add_model(tmp_path / "model", windows=["24h"])
+    assert current_prices(kind=Price.Kind.BATCH, completion_window="1h") == {}
 
 
 def test_registrations_at_the_same_time_number_prices_one_after_the_other(folder: Path) -> None:
     def register(nanos: int) -> None:
-        register_model(directory=folder, online=ONLINE, batch=TokenPrice(nanos, nanos, nanos))
+        register_model(directory=folder, online=ONLINE, batch=batch(TokenPrice(nanos, nanos, nanos)))
 
     at_once(*[lambda nanos=nanos: register(nanos) for nanos in (61, 62, 63)])
     assert [version for kind, _, version, _ in prices() if kind == "batch"] == [1, 2, 3, 4]
@@ -88,7 +98,7 @@ def test_a_new_revision_replaces_the_old_one_with_its_tokenizer(folder: Path) ->
     ]  # fmt: skip
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     edit(revision="1" * 64, context_length=2_048)(folder)
-    after = register_model(directory=folder, online=ONLINE, batch=BATCH)
+    after = register_model(directory=folder, online=ONLINE, batch=batch(BATCH))
     assert (after.id, after.revision, after.context_length) == (before.id, "1" * 64, 2_048)
     assert (token_counter(before).count_text("a</s>"), token_counter(after).count_text("a</s>")) == (5, 2)
 
@@ -97,7 +107,7 @@ def test_a_retired_model_comes_back_when_it_is_registered(folder: Path) -> None:
     retire_model(name="little")
     retire_model(name="little")
     assert not BaseModel.objects.get().is_active
-    register_model(directory=folder, online=ONLINE, batch=BATCH)
+    register_model(directory=folder, online=ONLINE, batch=batch(BATCH))
     assert BaseModel.objects.get().is_active
 
 
@@ -122,12 +132,12 @@ def test_a_folder_that_is_no_prepared_model(folder: Path, change: Change) -> Non
     before = list(BaseModel.objects.values()), list(Price.objects.values()), blobs()
     change(folder)
     with pytest.raises(HoneError, match="is not a prepared model") as caught:
-        register_model(directory=folder, online=ONLINE, batch=TokenPrice(1, 1, 1))
+        register_model(directory=folder, online=ONLINE, batch=batch(TokenPrice(1, 1, 1)))
     assert caught.value.code == "invalid_value"
     assert (list(BaseModel.objects.values()), list(Price.objects.values()), blobs()) == before
 
 
-def run(folder: Path, **options: str) -> str:
+def run(folder: Path, **options: str | list[str]) -> str:
     out = StringIO()
     call_command("register_model", str(folder), stdout=out, **options)
     return out.getvalue()
@@ -135,30 +145,36 @@ def run(folder: Path, **options: str) -> str:
 
 def test_the_command_registers_at_dollars_per_million_tokens(folder: Path) -> None:
     assert run(folder) == "little is registered (revision 000000000000, 4096 tokens)\n"
-    model = BaseModel.objects.get()
-    online = current_price(model=model, kind=Price.Kind.ONLINE)
-    batch = current_price(model=model, kind=Price.Kind.BATCH, completion_window="24h")
+    online = current(Price.Kind.ONLINE)
     assert (online.input_nanos, online.cached_input_nanos, online.output_nanos) == (50, 50, 100)
-    assert (batch.input_nanos, batch.cached_input_nanos, batch.output_nanos) == (25, 25, 50)
+    found = [current(Price.Kind.BATCH, window) for window in ("1h", "24h", "7d")]
+    assert [(price.input_nanos, price.output_nanos) for price in found] == [(40, 80), (25, 50), (20, 40)]
 
 
 def test_the_command_takes_prices(folder: Path) -> None:
-    run(folder, input_usd="0.2", output_usd="8", batch_factor="0.25")
-    model = BaseModel.objects.get()
-    assert current_price(model=model, kind=Price.Kind.ONLINE).output_nanos == 8_000
-    batch = current_price(model=model, kind=Price.Kind.BATCH, completion_window="24h")
-    assert (batch.input_nanos, batch.output_nanos) == (50, 2_000)
+    run(folder, input_usd="0.2", output_usd="8", batch_factor=["24h=0.25", "7d=0.1"])
+    assert current(Price.Kind.ONLINE).output_nanos == 8_000
+    found = [current(Price.Kind.BATCH, window) for window in ("1h", "24h", "7d")]
+    assert [(price.input_nanos, price.output_nanos) for price in found] == [(160, 6_400), (50, 2_000), (20, 800)]
 
 
 @pytest.mark.parametrize(
     "options",
     [{"input_usd": "0.0001"}, {"input_usd": "-1"}, {"output_usd": "abc"}, {"output_usd": "NaN"}, {"output_usd": "1e3"},
-     {"batch_factor": "x"}, {"batch_factor": "-1"}, {"input_usd": "0.001"}],
+     {"batch_factor": ["24h=x"]}, {"batch_factor": ["24h=-1"]}, {"input_usd": "0.001"}],
 )  # fmt: skip
-def test_a_price_that_cannot_be_charged_exactly_is_refused(folder: Path, options: dict[str, str]) -> None:
+def test_a_price_that_cannot_be_charged_exactly_is_refused(folder: Path, options: dict[str, Any]) -> None:
     before = prices()
     with pytest.raises(CommandError, match="dollars"):
         run(folder, **options)
+    assert prices() == before
+
+
+@pytest.mark.parametrize("text", ["0.5", "2h=0.5", "=0.5"])
+def test_a_window_that_is_not_offered_has_no_price(folder: Path, text: str) -> None:
+    before = prices()
+    with pytest.raises(CommandError, match="WINDOW=FACTOR"):
+        run(folder, batch_factor=[text])
     assert prices() == before
 
 

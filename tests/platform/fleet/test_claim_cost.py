@@ -9,19 +9,9 @@ from django.db import connections, transaction
 from common.database import OWNER, SYSTEM
 from fleet.claims import _CLAIM, claim_lease
 from tests.support.cast import MODEL, Cast, make_member
-from tests.support.facts import change
+from tests.support.leases import queue_leases
 
 WAITING = 12_000
-
-QUEUE = """
-INSERT INTO fleet_lease (
-    id, organization_id, kind, model, estimated_tokens, deadline_at, state, epoch, not_before, has_progressed,
-    attempts, created_at, leased_until
-)
-SELECT gen_random_uuid(), %s, 'batch_shard', %s, 1000, now() + random() * interval '1 day', state, 0,
-    now(), false, 0, now(), CASE WHEN state = 'leased' THEN now() + interval '1 minute' END
-FROM generate_series(1, %s), (VALUES (%s)) AS given (state)
-"""
 
 
 def nodes_of(plan: dict[str, Any]) -> list[dict[str, Any]]:
@@ -45,9 +35,9 @@ def explain() -> dict[str, Any]:
 def long_queue(cast: Cast) -> None:
     members = [cast.alice, cast.charlie, make_member("Dora")]
     for member in members:
-        change(QUEUE, member.organization.id, MODEL, WAITING // 3, "waiting")
-        change(QUEUE, member.organization.id, MODEL, 20, "leased")
-        change(QUEUE, member.organization.id, MODEL, WAITING // 3, "done")
+        queue_leases(member, WAITING // 3)
+        queue_leases(member, 20, state="leased")
+        queue_leases(member, WAITING // 3, state="done")
     with connections[OWNER].cursor() as cursor:
         cursor.execute("ANALYZE fleet_lease")
         cursor.execute("ANALYZE tenants_organization")

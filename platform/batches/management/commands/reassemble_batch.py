@@ -4,7 +4,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from batches.services import reassemble_batch
+from batches.closing import reassemble_batch
 from common.errors import HoneError
 
 

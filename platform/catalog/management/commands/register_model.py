@@ -6,13 +6,17 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from catalog.models import COMPLETION_WINDOWS
 from catalog.services import TokenPrice, register_model
 from common.errors import HoneError
 from common.money import NANOS_PER_USD, parse_usd
 
+BATCH_FACTORS = {"1h": "0.8", "24h": "0.5", "7d": "0.4"}
+"""Price of a batch over the online price: who can wait pays less."""
+
 
 class Command(BaseCommand):
-    """Prices are dollars per million tokens; batches cost half of the online price unless told otherwise."""
+    """Prices are dollars per million tokens; a batch costs a part of the online price, half of it within a day."""
 
     help = "Register a model folder made by 'python -m inference_workers prepare'"
 
@@ -21,7 +25,13 @@ class Command(BaseCommand):
         parser.add_argument("directory", type=Path)
         parser.add_argument("--input-usd", default="0.05", help="dollars per million input tokens, online")
         parser.add_argument("--output-usd", default="0.10", help="dollars per million output tokens, online")
-        parser.add_argument("--batch-factor", default="0.5", help="price of a batch over the online price")
+        parser.add_argument(
+            "--batch-factor",
+            action="append",
+            default=[],
+            metavar="WINDOW=FACTOR",
+            help=f"price of a batch over the online price; by default {_shown(BATCH_FACTORS)}",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Register and say what was registered."""
@@ -29,11 +39,28 @@ class Command(BaseCommand):
             model = register_model(
                 directory=options["directory"],
                 online=_token_price(options["input_usd"], options["output_usd"], factor="1"),
-                batch=_token_price(options["input_usd"], options["output_usd"], factor=options["batch_factor"]),
+                batch={
+                    window: _token_price(options["input_usd"], options["output_usd"], factor=factor)
+                    for window, factor in _factors(options["batch_factor"]).items()
+                },
             )
         except (HoneError, ValueError) as error:
             raise CommandError(str(error)) from error
         self.stdout.write(f"{model.name} is registered (revision {model.revision[:12]}, {model.context_length} tokens)")
+
+
+def _factors(given: list[str]) -> dict[str, str]:
+    factors = dict(BATCH_FACTORS)
+    for text in given:
+        window, _, factor = text.partition("=")
+        if window not in COMPLETION_WINDOWS:
+            raise ValueError(f"--batch-factor takes WINDOW=FACTOR, such as {_shown(BATCH_FACTORS)}, not {text!r}")
+        factors[window] = factor
+    return factors
+
+
+def _shown(factors: dict[str, str]) -> str:
+    return " ".join(f"{window}={factor}" for window, factor in factors.items())
 
 
 def _token_price(input_usd: str, output_usd: str, *, factor: str) -> TokenPrice:
