@@ -7,7 +7,8 @@ from uuid import UUID
 
 import structlog
 from django.conf import settings
-from django.db.models import Exists, OuterRef
+from django.db.models import Exists, ForeignObjectRel, OuterRef
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from common.errors import HoneError, not_found
@@ -177,6 +178,29 @@ def delete_expired_files(*, limit: int = 500) -> int:
         _delete_bytes(file)
     delete_abandoned_incoming()
     return len(due)
+
+
+def forget_deleted_files(*, limit: int = 10_000) -> int:
+    """Delete the rows of files that were deleted ``DELETED_FILE_RETENTION_DAYS`` ago; how many.
+
+    Whatever refers to files keeps their rows: the batch of a deleted input still shows its id.
+    """
+    if not settings.DELETED_FILE_RETENTION_DAYS:
+        return 0
+    cutoff = Now() - timedelta(days=settings.DELETED_FILE_RETENTION_DAYS)
+    # Found across tenants; each is then deleted in its own tenant's scope.
+    gone = StoredFile.all_tenants.filter(deleted_at__lt=cutoff, storage_key="")
+    for relation in StoredFile._meta.get_fields(include_hidden=True):
+        if isinstance(relation, ForeignObjectRel):
+            referring = relation.related_model._base_manager.filter(**{relation.field.name: OuterRef("pk")})
+            gone = gone.filter(~Exists(referring))
+    by_organization: dict[UUID, list[UUID]] = {}
+    for organization_id, file_id in gone.order_by("deleted_at").values_list("organization_id", "id")[:limit]:
+        by_organization.setdefault(organization_id, []).append(file_id)
+    for organization_id, file_ids in by_organization.items():
+        with tenant_scope(organization_id):
+            StoredFile.objects.filter(id__in=file_ids).delete()
+    return sum(map(len, by_organization.values()))
 
 
 def _discard(key: str) -> None:

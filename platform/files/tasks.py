@@ -4,7 +4,7 @@ from celery import shared_task
 
 from common.orphans import delete_orphaned_blobs
 from common.tasks import single_flight
-from files.services import delete_expired_files
+from files.services import delete_expired_files, forget_deleted_files
 
 
 @shared_task(name="files.tasks.delete_expired")
@@ -19,3 +19,10 @@ def delete_expired() -> None:
 def delete_orphans() -> None:
     """Delete bytes that nothing refers to, of every kind."""
     delete_orphaned_blobs()
+
+
+@shared_task(name="files.tasks.forget_deleted")
+@single_flight
+def forget_deleted() -> None:
+    """Delete the rows of files that are long gone."""
+    forget_deleted_files()

@@ -31,6 +31,7 @@ EXTRA_MODULES = {
         "quotes",
         "requests",
         "results",
+        "retention",
         "rows",
         "scan",
         "spool",

@@ -53,7 +53,7 @@ _KEYS = """
 SELECT count(*) FROM pg_constraint key
 JOIN pg_attribute a ON a.attrelid = key.conrelid AND a.attname = %s AND a.attnum = ANY (key.conkey)
 WHERE key.contype = 'f' AND key.conrelid::regclass::text = %s AND key.confrelid::regclass::text = %s
-    AND cardinality(key.conkey) = 2
+    AND cardinality(key.conkey) >= 2
 """
 _SCOPE = "NULLIF(current_setting('hone.org'::text, true), ''::text)"
 

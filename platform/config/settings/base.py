@@ -25,6 +25,14 @@ def switch(name: str, *, default: bool) -> bool:
     return bool(text == "true")
 
 
+def days(name: str, *, default: int) -> int:
+    """For how long something is kept; 0 is for ever."""
+    number = env.int(name, default=default)
+    if not 0 <= number <= 36_500:
+        raise environ.ImproperlyConfigured(f"{name} must be a number of days from 0 (for ever) to 36500, not {number}")
+    return int(number)
+
+
 DEBUG = False
 SECRET_KEY = env.str("SECRET_KEY")
 KEY_PEPPER = bytes.fromhex(env.str("KEY_PEPPER"))
@@ -117,6 +125,8 @@ CELERY_BEAT_SCHEDULE = {
     "send-webhooks": {"task": "notifications.tasks.send_due", "schedule": schedule(timedelta(seconds=3))},
     "delete-old-webhook-events": {"task": "notifications.tasks.delete_old", "schedule": schedule(timedelta(hours=1))},
     "delete-expired-files": {"task": "files.tasks.delete_expired", "schedule": schedule(timedelta(minutes=5))},
+    "remove-old-batch-rows": {"task": "batches.tasks.remove_old", "schedule": schedule(timedelta(hours=1))},
+    "forget-deleted-files": {"task": "files.tasks.forget_deleted", "schedule": schedule(timedelta(hours=1))},
     # Once a day by the clock (UTC): a beat that is restarted daily would never reach the end of an interval.
     "delete-orphaned-blobs": {"task": "files.tasks.delete_orphans", "schedule": crontab(minute=17, hour=3)},
     "check-ledgers": {"task": "billing.tasks.check", "schedule": crontab(hour="3", minute="20")},
@@ -154,3 +164,7 @@ WEBHOOK_RETENTION_DAYS = env.int("HONE_WEBHOOK_RETENTION_DAYS", default=30)
 """Events and delivery logs are kept so long, at least until the last attempt."""
 WEBHOOK_ALLOW_PRIVATE = switch("HONE_WEBHOOK_ALLOW_PRIVATE", default=False)
 """Lets webhooks go to http:// and to addresses inside this network: for development and tests alone."""
+
+# For how many days finished work is kept (infra/docs/retention.md).
+BATCH_ROW_RETENTION_DAYS = days("HONE_BATCH_ROW_RETENTION_DAYS", default=90)
+DELETED_FILE_RETENTION_DAYS = days("HONE_DELETED_FILE_RETENTION_DAYS", default=30)
