@@ -22,7 +22,7 @@ from django.db.models.functions import Now
 from common.database import SYSTEM
 from common.errors import HoneError, not_found
 from common.ids import from_wire
-from tenants.models import ApiKey, IdempotencyRecord, WireModel
+from tenants.models import ApiKey, IdempotencyRecord, Organization, WireModel
 
 MAX_KEY_CHARACTERS = 255
 RETRY_WINDOW = timedelta(minutes=10)
@@ -80,12 +80,19 @@ def earlier(request: CreateRequest, model: type[W]) -> W | None:
     Call inside the scope, before anything else. Tries of one request wait here for each other, until the transaction
     ends. An object that has been deleted since comes back as its row still is, and is ``not_found`` when that is gone:
     a repetition never brings back what somebody has deleted. ``idempotency_key_reused`` when the key stands for
-    another request.
+    another request, ``organization_inactive`` when the organisation has been suspended since the key was checked:
+    whoever does that waits for the creates that hold its row here, and stops all later ones.
     """
     identity = request.key_digest or request.fingerprint
     lock = int.from_bytes(sha256(request.api_key.id.bytes + identity).digest()[:8], signed=True)
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [lock])
+        cursor.execute(
+            "SELECT status FROM tenants_organization WHERE id = %s FOR SHARE", [request.api_key.organization_id]
+        )
+        (status,) = cursor.fetchone()
+    if status != Organization.Status.ACTIVE:
+        raise HoneError("organization_inactive", "The organisation is suspended; contact the operator")
     record = _find(request)
     if record is None:
         return None

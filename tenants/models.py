@@ -53,10 +53,11 @@ class Organization(WireModel):
     ID_PREFIX = "org_"
 
     class Status(models.TextChoices):
-        """A suspended organisation keeps its data and can do nothing with it."""
+        """A suspended organisation keeps its data and can do nothing with it; of a deleted one the books are left."""
 
         ACTIVE = "active"
         SUSPENDED = "suspended"
+        DELETED = "deleted"
 
     name = models.CharField(max_length=200)
     status = models.CharField(max_length=16, choices=Status, default=Status.ACTIVE)

@@ -29,14 +29,15 @@ def current_organization() -> UUID:
 
 
 @contextmanager
-def tenant_scope(organization_id: UUID) -> Iterator[None]:
+def tenant_scope(organization_id: UUID, *, is_snapshot: bool = False) -> Iterator[None]:
     """Open one short transaction in which ``organization_id`` is the tenant.
 
     A scope inside a scope of the same organisation joins its transaction. Do not hold it over network calls
-    or over the streaming of a body: leave it and enter again.
+    or over the streaming of a body: leave it and enter again. ``is_snapshot`` is for an export: all reads see the
+    same moment, and nothing can be written; not for a scope inside another.
     """
     active = _organization.get()
-    if active == organization_id:
+    if active == organization_id and not is_snapshot:
         yield
         return
     if active is not None:
@@ -44,6 +45,8 @@ def tenant_scope(organization_id: UUID) -> Iterator[None]:
     # Durable: inside a transaction that is open already the setting would outlive the scope.
     with transaction.atomic(durable=True), bound_contextvars(organization_id=str(organization_id)):
         with connection.cursor() as cursor:
+            if is_snapshot:
+                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             # Local to the transaction: a pooled connection never carries a tenant over.
             cursor.execute("SELECT set_config('hone.org', %s, true)", [str(organization_id)])
         token = _organization.set(organization_id)

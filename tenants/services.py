@@ -122,9 +122,14 @@ def revoke_key(*, key: ApiKey, actor: str) -> None:
 
 
 def set_organization_status(*, organization: Organization, status: Organization.Status, actor: str) -> None:
-    """Suspend an organisation or let it work again."""
+    """Suspend an organisation or let it work again. ``conflict`` when it has been deleted.
+
+    Creates that are under way are waited for, later ones refused (:func:`tenants.idempotency.earlier`).
+    """
     with tenant_scope(organization.id):
-        Organization.objects.filter(id=organization.id).update(status=status)
+        alive = Organization.objects.filter(id=organization.id).exclude(status=Organization.Status.DELETED)
+        if not alive.update(status=status):
+            raise HoneError("conflict", "The organisation has been deleted", param="id")
         record(
             actor=actor,
             action=f"organization.{status}",

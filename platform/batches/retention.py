@@ -12,8 +12,8 @@ from django.db import connection
 from django.db.models import Exists, OuterRef, Q
 from django.db.models.functions import Now
 
+from batches.closing import ASSEMBLY_KIND, CLEARING_KIND, VALIDATION_KIND
 from batches.models import TERMINAL, Batch, Row, Segment, Shard
-from batches.services import ASSEMBLY_KIND, CLEARING_KIND, VALIDATION_KIND
 from common.storage import delete_blob
 from fleet.models import Lease
 from tenants.scope import tenant_scope

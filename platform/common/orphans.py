@@ -9,7 +9,6 @@ that has no row a day after it was written will never have one. A day is also fa
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
 from uuid import UUID
@@ -18,7 +17,7 @@ import structlog
 from django.core.files.storage import default_storage
 from django.utils import timezone
 
-from common.storage import storage_errors
+from common.storage import Removed, list_folder, storage_errors
 
 logger = structlog.get_logger(__name__)
 
@@ -28,14 +27,6 @@ Referenced = Callable[[UUID, list[str]], set[str]]
 """``(organisation, keys)`` -> those of the keys that rows of the organisation refer to."""
 
 _owners: dict[str, Referenced] = {}
-
-
-@dataclass
-class Removed:
-    """Blobs that were deleted, and how many bytes they held."""
-
-    blobs: int = 0
-    bytes: int = 0
 
 
 def register_blob_owner(*, kind: str, referenced: Referenced) -> None:
@@ -59,16 +50,6 @@ def delete_orphaned_blobs() -> Removed:
     if removed.blobs:
         logger.warning("orphaned blobs deleted", blobs=removed.blobs, bytes=removed.bytes)
     return removed
-
-
-def list_folder(path: str) -> tuple[list[str], list[str]]:
-    """Names of the folders and of the blobs right below ``path``; none where nothing is."""
-    with storage_errors():
-        try:
-            folders, blobs = default_storage.listdir(path)
-        except FileNotFoundError:
-            return [], []
-    return folders, blobs
 
 
 def _registered_folders() -> Iterator[tuple[UUID, str]]:

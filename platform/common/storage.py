@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -144,6 +145,42 @@ def delete_blob(key: str) -> None:
     """Delete a blob; one that is gone already is fine."""
     with storage_errors():
         default_storage.delete(key)
+
+
+@dataclass
+class Removed:
+    """Blobs that were deleted, and how many bytes they held."""
+
+    blobs: int = 0
+    bytes: int = 0
+
+
+def list_folder(path: str) -> tuple[list[str], list[str]]:
+    """Names of the folders and of the blobs right below ``path``; none where nothing is."""
+    with storage_errors():
+        try:
+            folders, blobs = default_storage.listdir(path)
+        except FileNotFoundError:
+            return [], []
+    return folders, blobs
+
+
+def delete_folder(path: str) -> Removed:
+    """Delete every blob below ``path``, however deep."""
+    removed = Removed()
+    folders, blobs = list_folder(path)
+    for name in blobs:
+        key = f"{path}/{name}"
+        with storage_errors():
+            size = default_storage.size(key)
+            default_storage.delete(key)
+        removed.blobs += 1
+        removed.bytes += size
+    for name in folders:
+        below = delete_folder(f"{path}/{name}")
+        removed.blobs += below.blobs
+        removed.bytes += below.bytes
+    return removed
 
 
 class BlobRange:

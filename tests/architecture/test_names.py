@@ -48,6 +48,7 @@ EXTRA_MODULES = {
     "accounts": set[str](),
     "metering": set[str](),
     "notifications": {"delivery", "signing", "transport"},
+    "operations": {"export", "holdings"},
 }
 """Modules that an app has beyond the names all apps share."""
 

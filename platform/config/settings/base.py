@@ -55,6 +55,7 @@ INSTALLED_APPS = [
     "metering",
     "billing",
     "batches",
+    "operations",
 ]
 MIDDLEWARE = [
     "common.middleware.RequestMiddleware",

@@ -13,8 +13,8 @@ from django.core.files.storage import default_storage
 from django.test import override_settings
 
 from common import orphans
-from common.orphans import Removed, delete_orphaned_blobs
-from common.storage import save_addressed, save_new
+from common.orphans import delete_orphaned_blobs
+from common.storage import Removed, save_addressed, save_new
 from files.models import StoredFile
 from files.tasks import delete_orphans
 from tests.services import storage_root
