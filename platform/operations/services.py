@@ -12,8 +12,8 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from accounts.models import User
+from batches.closing import cancel_batch
 from batches.models import TERMINAL, Batch
-from batches.services import cancel_batch
 from common.database import SYSTEM
 from common.errors import HoneError
 from common.storage import Removed, delete_folder

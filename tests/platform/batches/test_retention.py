@@ -8,8 +8,8 @@ from django.db import IntegrityError
 from pytest_django import Settings
 
 from batches import retention
+from batches.closing import close_due_batches, reassemble_batch
 from batches.retention import remove_old_leases, remove_old_rows
-from batches.services import close_due_batches, reassemble_batch
 from batches.tasks import remove_old
 from common.storage import IncomingBlob
 from fleet.models import Lease
