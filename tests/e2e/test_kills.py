@@ -7,8 +7,8 @@ import psutil
 import pytest
 
 from infra.dev.instance import Instance
-from tests.e2e.conftest import Customer
 from tests.e2e.jobs import MODEL, completed, output, requests, submit, wait_for_end, wait_for_rows
+from tests.support.customers import Customer
 
 ROWS = 160
 TOKENS = 24

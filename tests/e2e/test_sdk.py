@@ -4,8 +4,8 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
-from tests.e2e.conftest import Customer
 from tests.e2e.jobs import ENDPOINT, MODEL, completed, output, requests, submit, wait_for_end, wait_for_rows
+from tests.support.customers import Customer
 
 
 def test_a_batch_from_upload_to_output_and_error_file(alice: Customer) -> None:

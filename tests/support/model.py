@@ -1,6 +1,7 @@
 """A catalogue entry whose tokenizer takes every byte for one token, so that tests can count by eye."""
 
 import json
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +25,16 @@ def byte_tokenizer() -> Tokenizer:
     return tokenizer
 
 
+def make_source(folder: Path, *, context_length: int = 4_096) -> Path:
+    """A folder that ``prepare`` takes for a model (``source = "folder:..."``): of its weights only the format is right."""
+    folder.mkdir(parents=True)
+    _write_tokenizer(folder)
+    header = json.dumps({"weight": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    (folder / "config.json").write_text(json.dumps({"max_position_embeddings": context_length, "vocab_size": 256}))
+    return folder
+
+
 def add_model(
     folder: Path,
     *,
@@ -34,8 +45,7 @@ def add_model(
 ) -> BaseModel:
     """Write a prepared model's folder (without weights, which the control plane never reads) and register it."""
     folder.mkdir(parents=True, exist_ok=True)
-    byte_tokenizer().save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": CHAT_TEMPLATE, "eos_token": "</s>"}))
+    _write_tokenizer(folder)
     manifest = {
         "name": name,
         "source": "package:made-for-tests==1",
@@ -47,3 +57,8 @@ def add_model(
     }
     (folder / "hone-model.json").write_text(json.dumps(manifest))
     return register_model(directory=folder, online=ONLINE, batch=dict.fromkeys(windows, batch))
+
+
+def _write_tokenizer(folder: Path) -> None:
+    byte_tokenizer().save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": CHAT_TEMPLATE, "eos_token": "</s>"}))
