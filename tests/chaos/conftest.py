@@ -51,9 +51,7 @@ def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
             f'[node]\nname = "{name}"\n[[models]]\nname = "{MODEL}"\nsource = "folder:{source}"\ndevice = "cpu"\n'
             f"max_in_flight = {IN_FLIGHT}\ncommand = {command}\n"
         )
-    with running_instance(
-        home=folder / "home", node_configs=configs, environment=ENVIRONMENT, timeout=180
-    ) as running:
+    with running_instance(home=folder / "home", node_configs=configs, environment=ENVIRONMENT, timeout=180) as running:
         yield running
 
 

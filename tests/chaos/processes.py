@@ -67,17 +67,20 @@ def kill(find: Finder) -> None:
     wait_until(lambda: _present(find) not in (None, killed), seconds=RESTART_SECONDS)
 
 
+def family(process: psutil.Process) -> list[psutil.Process]:
+    """The process with everything below it."""
+    return [process, *process.children(recursive=True)]
+
+
 @contextmanager
-def frozen(*finders: Finder) -> Iterator[None]:
-    """Stop the processes with everything below them; continue them in the end."""
-    leaders = [_found(find) for find in finders]
-    stopped = [member for leader in leaders for member in (leader, *leader.children(recursive=True))]
+def frozen(*processes: psutil.Process) -> Iterator[None]:
+    """Stop the processes (SIGSTOP); continue them in the end."""
     try:
-        for process in stopped:
+        for process in processes:
             process.suspend()
         yield
     finally:
-        for process in stopped:
+        for process in processes:
             with suppress(psutil.NoSuchProcess):
                 process.resume()
 

@@ -34,7 +34,9 @@ def test_batches_survive_the_death_of_every_process(
     for kind in _plan(instance, chance):
         if _pending(instance) == 0:
             wait_for_web(instance)
-            batches += [(customer, submit(customer.client, requests(ROWS, model=MODEL))) for customer in (alice, charlie)]
+            batches += [
+                (customer, submit(customer.client, requests(ROWS, model=MODEL))) for customer in (alice, charlie)
+            ]
             wait_until(lambda: _pending(instance) > 0, seconds=60)
         if kind == "wipe of Valkey":
             instance.services.wipe_valkey()

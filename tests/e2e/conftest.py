@@ -40,4 +40,3 @@ def alice(instance: Instance) -> Customer:
 def charlie(instance: Instance) -> Customer:
     """A stranger."""
     return make_customer(instance, "Charlie")
-

@@ -26,7 +26,7 @@ def byte_tokenizer() -> Tokenizer:
 
 
 def make_source(folder: Path, *, context_length: int = 4_096) -> Path:
-    """A folder that ``prepare`` takes for a model (``source = "folder:..."``): of its weights only the format is right."""
+    """A folder that ``prepare`` takes for a model; of its weights only the format is right."""
     folder.mkdir(parents=True)
     _write_tokenizer(folder)
     header = json.dumps({"weight": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()

@@ -118,6 +118,7 @@ CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_timeout": 5, "socket_connect_timeout": 5}
 CELERY_TASK_PUBLISH_RETRY_POLICY = {"max_retries": 1, "interval_start": 0, "interval_max": 0.2}
 CELERY_TASK_DEFAULT_QUEUE = "hone.control"
+CELERY_BEAT_SCHEDULER = "fleet.beat:Scheduler"
 CELERY_BEAT_SCHEDULE = {
     "sweep-leases": {"task": "fleet.tasks.sweep", "schedule": schedule(timedelta(seconds=2))},
     "close-batches": {"task": "batches.tasks.close_due", "schedule": schedule(timedelta(seconds=2))},
