@@ -221,7 +221,7 @@ def storage_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # the disk's limit, the user's, the process's
             raise HoneError("storage_full", "The file store is full; nothing was kept") from error
         raise HoneError("service_unavailable", "The file store is away; try again", retry_after=5) from error
 

@@ -22,7 +22,7 @@ ENVIRONMENT = {
     "LOG_LEVEL": "INFO",
     "LOG_JSON": "true",
     # Short, so that what is lost is noticed within seconds. A lease must outlive a restart of web on a busy machine.
-    "HONE_LEASE_SECONDS": "6",
+    "HONE_LEASE_SECONDS": "8",
     "HONE_NODE_HEARTBEAT_SECONDS": "1",
     "HONE_NODE_POLL_SECONDS": "0.5",
     "HONE_BATCH_CANCEL_GRACE_SECONDS": "3",

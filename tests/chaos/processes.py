@@ -60,9 +60,15 @@ def victims(instance: Instance) -> dict[str, list[Finder]]:
     }
 
 
+def wait_for(find: Finder) -> psutil.Process:
+    """The process, once it is there."""
+    wait_until(lambda: _present(find) is not None, seconds=RESTART_SECONDS)
+    return find()
+
+
 def kill(find: Finder) -> None:
     """SIGKILL the process, once it is there, and wait until another one has taken its place."""
-    killed = _found(find)
+    killed = wait_for(find)
     killed.kill()
     wait_until(lambda: _present(find) not in (None, killed), seconds=RESTART_SECONDS)
 
@@ -85,6 +91,11 @@ def frozen(*processes: psutil.Process) -> Iterator[None]:
                 process.resume()
 
 
+def answered_by_engines(instance: Instance) -> int:
+    """Requests that the present engines have answered since they were started."""
+    return sum(_metric(engine(instance, node), "stand_in:requests_finished_total") for node in NODES)
+
+
 def wait_for_web(instance: Instance) -> None:
     """Until it answers that it is ready."""
     wait_until(partial(_answers, f"{instance.base_url}/readyz"), seconds=RESTART_SECONDS)
@@ -102,17 +113,19 @@ def _child(parent: psutil.Process, word: str) -> psutil.Process:
     return next(child for child in children if any(word in part for part in child.cmdline()))
 
 
+def _metric(server: psutil.Process, name: str) -> int:
+    command = server.cmdline()
+    with urlopen(f"http://127.0.0.1:{command[command.index('--port') + 1]}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    return next(int(line.split()[-1]) for line in lines if line.startswith(name))
+
+
 def _present(find: Finder) -> psutil.Process | None:
     try:
         process = find()
     except (LookupError, StopIteration, psutil.NoSuchProcess, psutil.ZombieProcess):
         return None
     return process if is_alive(process) else None
-
-
-def _found(find: Finder) -> psutil.Process:
-    wait_until(lambda: _present(find) is not None, seconds=RESTART_SECONDS)
-    return find()
 
 
 def _answers(url: str) -> bool:

@@ -32,8 +32,9 @@ def assert_accounts_agree(instance: Instance, customer: Customer, batch: Batch) 
     answers, failures = output(client, done.output_file_id), output(client, done.error_file_id)
     answered, failed = ([line["custom_id"] for line in lines] for lines in (answers, failures))
     assert sorted(answered + failed) == sorted(asked)
-    assert answered == [custom_id for custom_id in asked if custom_id in set(answered)]
-    assert failed == [custom_id for custom_id in asked if custom_id in set(failed)]
+    is_answered = set(answered)
+    assert answered == [custom_id for custom_id in asked if custom_id in is_answered]
+    assert failed == [custom_id for custom_id in asked if custom_id not in is_answered]
     usages = [answer["response"]["body"]["usage"] for answer in answers]
     tokens = sum(usage["prompt_tokens"] for usage in usages), sum(usage["completion_tokens"] for usage in usages)
 

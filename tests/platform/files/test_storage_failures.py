@@ -13,7 +13,7 @@ from tests.support.blobs import blobs
 from tests.support.cast import Cast
 from tests.support.tables import rows_of
 
-FULL = [errno.ENOSPC, errno.EDQUOT]
+FULL = [errno.ENOSPC, errno.EDQUOT, errno.EFBIG]
 
 
 def fail_with(number: int) -> Any:
