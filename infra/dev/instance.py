@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 
+import psutil
+
 from infra.dev import services
 from infra.dev.processes import ServicesError, free_port, tethered, wait_until
 from infra.dev.programs import ROOT, control_environment, manage_command, without_connections
@@ -82,6 +84,15 @@ class Instance:
         """The present process of ``web``, ``control``, ``beat`` or an agent; KeyError while there is none."""
         pid: int = self._record()["processes"][name]["pid"]
         return pid
+
+    def engine(self, model: str) -> psutil.Process:
+        """The server of a model that a node of this instance runs now; LookupError while there is none."""
+        for process in psutil.Process(self.pid("agent")).children(recursive=True):
+            with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+                command = process.cmdline()
+                if "--served-model-name" in command and model in command:
+                    return process
+        raise LookupError(f"no engine of {model} runs")
 
     def manage(self, *arguments: str) -> str:
         """Run ``manage.py`` in this instance; its standard output. Raises ServicesError with what it has said."""

@@ -50,21 +50,21 @@ def ring_after_commit(*, model: str) -> None:
 def ring(*, model: str) -> None:
     """Ring now, unless the broker has failed a moment ago: a mute one costs seconds at every try."""
     if model:
-        _send(DOORBELL_TASK, kwargs={"model": model}, **_BELL)
+        _send(DOORBELL_TASK, kwargs={"model": model}, **_BELL)  # heard now or never
     else:
-        _send(CONTROL_TASK)
+        _send(CONTROL_TASK, expires=MESSAGE_SECONDS)
 
 
 def hurry_after_commit(*, task: str) -> None:
     """Have a control worker run a periodic task as soon as it can, instead of at its next turn."""
-    transaction.on_commit(lambda: _send(task), robust=True)
+    transaction.on_commit(lambda: _send(task, expires=MESSAGE_SECONDS), robust=True)
 
 
 def _send(task: str, **options: Any) -> None:
     if time.monotonic() < _quiet.until:
         return
     try:
-        current_app.send_task(task, expires=MESSAGE_SECONDS, **options)
+        current_app.send_task(task, **options)
     except (OperationalError, RedisError, OSError) as error:
         _quiet.until = time.monotonic() + QUIET_SECONDS
         logger.warning("doorbell not rung", task=task, error=str(error))

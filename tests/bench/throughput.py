@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
-import psutil
 from openai import OpenAI
 
 from inference_workers.config import load_config
@@ -154,12 +153,10 @@ class _Engine:
 
     @classmethod
     def of(cls, instance: Instance, model: str) -> "_Engine":
-        for process in psutil.Process(instance.pid("agent")).children(recursive=True):
-            command = process.cmdline()
-            if "--served-model-name" in command and model in command:
-                port = command[command.index("--port") + 1]
-                return cls(f"http://127.0.0.1:{port}", process.environ()["VLLM_API_KEY"])
-        raise RuntimeError(f"the node runs no engine for {model}")
+        process = instance.engine(model)
+        command = process.cmdline()
+        port = command[command.index("--port") + 1]
+        return cls(f"http://127.0.0.1:{port}", process.environ()["VLLM_API_KEY"])
 
 
 async def _bare(engine: _Engine, rows: list[dict[str, Any]], in_flight: int) -> Run:

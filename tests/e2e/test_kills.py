@@ -3,7 +3,6 @@
 import os
 import signal
 
-import psutil
 import pytest
 
 from infra.dev.instance import Instance
@@ -27,7 +26,7 @@ def test_a_batch_survives_the_death_of_every_process(instance: Instance, alice: 
     instance.services.wipe_valkey()
     os.kill(instance.pid("web"), signal.SIGKILL)
     wait_for_rows(client, batch, completed(batch) + 24)
-    os.kill(_engine(instance).pid, signal.SIGKILL)
+    os.kill(instance.engine(MODEL).pid, signal.SIGKILL)
     os.kill(instance.pid("control"), signal.SIGKILL)
     done = wait_for_end(client, batch, seconds=900)
     assert done.status == "completed", done
@@ -38,13 +37,3 @@ def test_a_batch_survives_the_death_of_every_process(instance: Instance, alice: 
     usages = [answer["response"]["body"]["usage"] for answer in answers]
     assert done.usage.input_tokens == sum(usage["prompt_tokens"] for usage in usages)
     assert done.usage.output_tokens == sum(usage["completion_tokens"] for usage in usages) == ROWS * TOKENS
-
-
-def _engine(instance: Instance) -> psutil.Process:
-    agent = psutil.Process(instance.pid("agent"))
-    (engine,) = [
-        process
-        for process in agent.children(recursive=True)
-        if "--served-model-name" in process.cmdline() and MODEL in process.cmdline()
-    ]
-    return engine
