@@ -68,6 +68,8 @@ async def test_errors_have_their_status(url: str) -> None:
             await client.completions.create(model="other", prompt="x")
         with pytest.raises(openai.BadRequestError):
             await client.completions.create(model="m", prompt=[])
+        with pytest.raises(openai.BadRequestError, match="priority scheduling is not enabled"):
+            await client.completions.create(model="m", prompt="x", extra_body={"priority": 10})
 
 
 def test_a_key_is_optional() -> None:

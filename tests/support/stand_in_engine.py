@@ -1,7 +1,8 @@
 """A fast OpenAI-compatible server in the place of vLLM: ``python tests/support/stand_in_engine.py --port 8000 ...``
 
-Takes the flags the agent gives every engine and its key from ``VLLM_API_KEY``. Answers depend on the request alone,
-after ``--latency-ms`` (or ``STAND_IN_LATENCY_MS``). A prompt that contains one of the magic words below misbehaves.
+Takes the flags the agent gives every engine, a few of vLLM's, and its key from ``VLLM_API_KEY``. Answers depend on the
+request alone, after ``--latency-ms`` (or ``STAND_IN_LATENCY_MS``). A prompt that contains one of the magic words below
+misbehaves.
 ``/metrics`` also tells the most requests that ran at once, and how many were aborted by their clients.
 """
 
@@ -36,8 +37,12 @@ DEFAULT_TOKENS = 16
 class Engine:
     """The state of one server."""
 
-    def __init__(self, model: str, latency_ms: float, start_delay_ms: float) -> None:
+    def __init__(
+        self, model: str, latency_ms: float, start_delay_ms: float, *, slots: int = 1024, policy: str = "fcfs"
+    ) -> None:
         self.model, self.latency = model, latency_ms / 1000
+        self.slots, self.policy = asyncio.Semaphore(slots), policy
+        self.waiting = 0
         self.ready_at = time.monotonic() + start_delay_ms / 1000
         self.key = os.environ.get("VLLM_API_KEY", "")
         self.running = self.max_running = self.finished = self.aborted = 0
@@ -59,7 +64,8 @@ class Engine:
         label = f'{{model_name="{self.model}"}}'
         lines = [
             f"vllm:num_requests_running{label} {self.running}",
-            f"vllm:num_requests_waiting{label} 0",
+            f"vllm:num_requests_waiting{label} {self.waiting}.0",
+            f'vllm:num_requests_waiting_by_reason{{model_name="{self.model}",reason="capacity"}} {self.waiting}.0',
             f"stand_in:max_requests_running{label} {self.max_running}",
             f"stand_in:requests_finished_total{label} {self.finished}",
             f"stand_in:requests_aborted_total{label} {self.aborted}",
@@ -86,6 +92,13 @@ class Engine:
             return _error(400, f"{type(problem).__name__}: {problem}")
         if body.get("model") != self.model:
             return _error(404, f"The model `{body.get('model')}` does not exist.")
+        if body.get("priority") and self.policy != "priority":
+            return _error(400, "Got priority but priority scheduling is not enabled.")
+        self.waiting += 1
+        try:
+            await self.slots.acquire()
+        finally:
+            self.waiting -= 1
         self.running += 1
         self.max_running = max(self.max_running, self.running)
         try:
@@ -102,6 +115,7 @@ class Engine:
             raise
         finally:
             self.running -= 1
+            self.slots.release()
         self.finished += 1
         if body.get("stream"):
             return await self._stream(request, field, body, prompt, tokens)
@@ -178,8 +192,16 @@ def main() -> None:
     parser.add_argument("--served-model-name")
     parser.add_argument("--latency-ms", type=float, default=float(os.environ.get("STAND_IN_LATENCY_MS", "0")))
     parser.add_argument("--start-delay-ms", type=float, default=float(os.environ.get("STAND_IN_START_DELAY_MS", "0")))
+    parser.add_argument("--max-num-seqs", type=int, default=1024)
+    parser.add_argument("--scheduling-policy", default="fcfs")
     arguments, _ = parser.parse_known_args()  # flags of vLLM that mean nothing here
-    engine = Engine(arguments.served_model_name or arguments.model, arguments.latency_ms, arguments.start_delay_ms)
+    engine = Engine(
+        arguments.served_model_name or arguments.model,
+        arguments.latency_ms,
+        arguments.start_delay_ms,
+        slots=arguments.max_num_seqs,
+        policy=arguments.scheduling_policy,
+    )
     web.run_app(
         engine.app(),
         host=arguments.host,
