@@ -23,6 +23,7 @@ from .client import ControlPlane, ControlPlaneError, NodeReplaced, NodeUnknown, 
 from .config import ConfigError, NodeConfig
 from .doorbell import Doorbell
 from .engine import Engine
+from .heartbeat import Heartbeat
 from .node import introduce
 from .processes import reap_leftovers
 
@@ -66,6 +67,7 @@ class Agent:
             engine.model.name: BatchRunner(engine, control_plane, incarnation=self._hello.incarnation)
             for engine in self._engines
         }
+        self._heartbeat = Heartbeat(control_plane, list(self._runners.values()), incarnation=self._hello.incarnation)
         self._stopping, self._engines_changed = asyncio.Event(), asyncio.Event()
         for engine in self._engines:
             engine.on_change(self._engines_changed.set)
@@ -121,9 +123,7 @@ class Agent:
         while True:
             self._engines_changed.clear()
             try:
-                orders = await self._control_plane.node_heartbeat(self._node_id, self._report())
-                for runner in self._runners.values():
-                    runner.drain(orders.drain)
+                await self._heartbeat.beat(self._node_id)
             except NodeUnknown:
                 seconds = await self._introduce()
                 continue
@@ -133,18 +133,6 @@ class Agent:
                 log.warning("node_heartbeat_failed", error=str(error))
             with contextlib.suppress(TimeoutError):  # a change of state is reported at once
                 await asyncio.wait_for(self._engines_changed.wait(), seconds)
-
-    def _report(self) -> protocol.NodeReport:
-        models = [
-            protocol.ModelReport(
-                name=engine.model.name,
-                state=engine.state,
-                in_flight=self._runners[engine.model.name].in_flight,
-                message=engine.message,
-            )
-            for engine in self._engines
-        ]
-        return protocol.NodeReport(incarnation=self._hello.incarnation, models=models)
 
     async def _listen(self) -> None:
         """Wake the model's runner at every bell, until cancelled."""

@@ -1,26 +1,39 @@
 """Runs leased shards on one engine and keeps it full across their ends.
 
-The next shard is leased before the last one is done, so the engine never waits for stragglers; the older lease's rows
-go first, so shards end one after the other.
+The next shard is leased before the last one is done, so the engine never waits for stragglers. Among organisations
+the engine's places are shared out by weight, row by row, and work of an organisation that the node holds nothing of
+is asked for however much it holds of others: nobody's rows queue behind another's. Within an organisation the older
+lease's rows go first, so shards end one after the other.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 
 import structlog
 
 from . import protocol
 from .client import ControlPlane, ControlPlaneError, NodeReplaced, ProtocolUnsupported, Unauthorized
 from .engine import Engine
+from .engine_command import batch_members
 from .engine_server import EngineDied, EngineServer
 from .lease_run import LeaseRun
+from .pace import Pace
 from .quarantine import Quarantine
-from .rows import Row, answer_row, failed_row
+from .rows import Row, answer_row, failed_row, tokens_of
 
 LEASE_AHEAD = 1.5
-"""Another shard is asked for while fewer than this times ``max_in_flight`` rows are unanswered."""
+"""Another shard is asked for while fewer than this times the rows that may be in flight are unanswered."""
+MAX_ORGANIZATIONS = 8
+"""Others' work is asked for while the node holds work of fewer organisations: their rows are in its memory."""
+IDLE_NODES_FIRST_SECONDS = 0.2
+"""A node with enough to do lets those without be faster."""
+OTHERS_POLLS = 5
+"""A bell tells of others' work; that one was missed is found after so many times the usual poll interval."""
+WATCH_SECONDS = 1.0
+"""Between two looks at the engine's load."""
 ENGINE_ABSENCE_SECONDS = 90.0
 """How long leases are held without an engine before another node may have them."""
 UNAUTHORIZED_POLL_SECONDS = 30.0
@@ -35,28 +48,47 @@ class BatchRunner:
         self.engine = engine
         self.node_id = ""
         self.poll_seconds = 1.0
-        self._draining, self._stopping = False, False
+        self._draining, self._stopping, self._is_announced = False, False, False
         self._control_plane, self._incarnation = control_plane, incarnation
-        self._max_in_flight = engine.model.max_in_flight
-        self._quarantine: Quarantine[Row] = Quarantine(self._max_in_flight)
+        self._pace = Pace(engine.model)
+        self._quarantine: Quarantine[Row] = Quarantine(engine.model.max_in_flight)
+        self._members = batch_members(engine.model)
         self._leases: dict[LeaseRun, asyncio.Task[None]] = {}
         self._fallen: list[Row] = []
         self._in_flight = 0
+        self._requests = 0  # of the engine, in flight; a row may be several
+        self._in_flight_of: Counter[str] = Counter()  # rows by organisation
         self._change, self._bell = asyncio.Event(), asyncio.Event()
-        engine.on_change(self._change.set)
-
-    @property
-    def in_flight(self) -> int:
-        """Rows that the engine is working on."""
-        return self._in_flight
+        engine.on_change(self._engine_changed)
 
     def wake(self) -> None:
         """Ask for work now: somebody said that there is some."""
         self._bell.set()
 
-    def drain(self, draining: bool) -> None:
-        """Lease nothing new (or again); what is held is finished."""
-        self._draining = draining
+    def report(self) -> protocol.ModelReport:
+        """The model as it is now."""
+        return protocol.ModelReport(
+            name=self.engine.model.name,
+            state=self.engine.state,
+            in_flight=self._in_flight,
+            in_flight_limit=self._limit,
+            tokens_per_second=round(self._pace.tokens_per_second, 1),
+            message=self.engine.message,
+        )
+
+    def held(self) -> list[protocol.HeldLease]:
+        """The leases to be renewed."""
+        return [
+            protocol.HeldLease(id=lease.grant.id, epoch=lease.grant.epoch, rows_in_flight=len(lease.running))
+            for lease in self._leases
+        ]
+
+    def obey(self, orders: protocol.NodeOrders, *, reported: protocol.ModelState) -> None:
+        """Follow the answer to a report in which the model was in that state."""
+        for lease in self._leases:
+            lease.obey(orders.leases.get(lease.grant.id, protocol.LeaseAction.CONTINUE))
+        self._draining = orders.drain
+        self._is_announced = reported is protocol.ModelState.READY
         self._change.set()
 
     async def run(self) -> None:
@@ -64,7 +96,7 @@ class BatchRunner:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep_leasing())
             group.create_task(self._keep_dispatching())
-            group.create_task(self._watch_engine())
+            group.create_task(self._keep_watching())
 
     async def stop(self, seconds: float) -> None:
         """Commit what has finished and give every lease back; after that time drop what is left."""
@@ -77,47 +109,71 @@ class BatchRunner:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
+    @property
+    def _limit(self) -> int:
+        return min(self._pace.limit, self._quarantine.width)
+
     async def _keep_leasing(self) -> None:
+        loop = asyncio.get_running_loop()
+        others_at = 0.0
         while True:
-            while not self._wants_work():
+            if self._needs_rows():
+                without: set[str] = set()
+            elif self._may_take_others() and (self._bell.is_set() or loop.time() >= others_at):
+                await asyncio.sleep(IDLE_NODES_FIRST_SECONDS)
+                without = self._organizations()
+            else:
                 self._change.clear()
-                await self._change.wait()
+                await _within(max(0.0, others_at - loop.time()) if self._may_take_others() else None, self._change)
+                continue
             self._bell.clear()
-            pause = 0.0
-            try:
-                if not await self._lease():
-                    pause = self.poll_seconds
-            except Unauthorized as error:
-                log.error("worker_token_refused", error=str(error))
-                pause = UNAUTHORIZED_POLL_SECONDS
-            except (ProtocolUnsupported, NodeReplaced):
-                raise
-            except ControlPlaneError as error:
-                log.warning("no_lease", model=self.engine.model.name, error=str(error))
-                pause = self.poll_seconds
-            if pause:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._bell.wait(), pause)
+            pause = await self._try_to_lease(without)
+            if without:
+                others_at = loop.time() + OTHERS_POLLS * pause
+            elif pause:
+                await _within(pause, self._bell)
 
-    def _wants_work(self) -> bool:
-        if self._draining or self._stopping or self.engine.server is None:
-            return False
-        return sum(lease.unanswered for lease in self._leases) < LEASE_AHEAD * self._max_in_flight
+    async def _try_to_lease(self, without: set[str]) -> float:
+        """Ask for work once; seconds after which it makes sense to ask again, unless a bell says so before."""
+        try:
+            return 0.0 if await self._lease(without) else self.poll_seconds
+        except Unauthorized as error:
+            log.error("worker_token_refused", error=str(error))
+            return UNAUTHORIZED_POLL_SECONDS
+        except (ProtocolUnsupported, NodeReplaced):
+            raise
+        except ControlPlaneError as error:
+            log.warning("no_lease", model=self.engine.model.name, error=str(error))
+            return self.poll_seconds
 
-    async def _lease(self) -> bool:
+    def _may_lease(self) -> bool:
+        is_ready = self.engine.server is not None and self._is_announced
+        return is_ready and not self._draining and not self._stopping
+
+    def _needs_rows(self) -> bool:
+        return self._may_lease() and sum(lease.unanswered for lease in self._leases) < LEASE_AHEAD * self._limit
+
+    def _may_take_others(self) -> bool:
+        is_calm = self._may_lease() and not self._quarantine.isolating
+        return is_calm and 0 < len(self._organizations()) < MAX_ORGANIZATIONS
+
+    def _organizations(self) -> set[str]:
+        return {lease.grant.organization_id for lease in self._leases}
+
+    async def _lease(self, without: set[str]) -> bool:
         request = protocol.LeaseRequest(
-            node_id=self.node_id,
             incarnation=self._incarnation,
             kinds=[protocol.LeaseKind.BATCH_SHARD],
             models=[self.engine.model.name],
+            except_organizations=sorted(without),
         )
-        grant = await self._control_plane.request_lease(request)
+        grant = await self._control_plane.request_lease(self.node_id, request)
         if grant is None:
             return False
         if self._stopping:
             return True  # nobody will work on it: it expires, and another claim takes it
         try:
-            lease = LeaseRun(grant, self._control_plane, self._change.set)
+            lease = LeaseRun(grant, self._control_plane, self._change.set, members=self._members)
         except protocol.MessageError as error:
             log.error("grant_not_understood", lease=grant.id, error=str(error))
             await self._control_plane.fail(grant, protocol.LeaseFailure(code="worker_error", message=str(error)))
@@ -135,12 +191,14 @@ class BatchRunner:
             log.error("lease_crashed", lease=lease.grant.id, exc_info=error)
 
     async def _keep_dispatching(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
             server = await self.engine.wait_until_ready()
             if self._fallen and self._in_flight == 0:  # every row that the dead engine had is known by now
                 self._judge()
-            while not self._fallen and self._in_flight < self._quarantine.width and (work := self._next_row()):
+            while not self._fallen and self._in_flight < self._limit and (work := self._next_row()):
                 self._start(*work, server)
+            self._pace.dispatched(self._in_flight, now=loop.time())
             self._change.clear()
             await self._change.wait()
 
@@ -149,10 +207,12 @@ class BatchRunner:
             row = self._quarantine.take()
             lease = self._lease_of(row) if row else None
             return (lease, row) if lease and row else None
-        for lease in self._leases:
-            if lease.waiting:
-                return lease, lease.waiting.popleft()
-        return None
+        lease = min((lease for lease in self._leases if lease.waiting), key=self._share_of, default=None)
+        return (lease, lease.waiting.popleft()) if lease else None
+
+    def _share_of(self, lease: LeaseRun) -> float:
+        """Rows in flight per weight of the lease's organisation."""
+        return self._in_flight_of[lease.grant.organization_id] / lease.grant.weight
 
     def _lease_of(self, row: Row) -> LeaseRun | None:
         """The lease that still wants the row answered."""
@@ -160,9 +220,13 @@ class BatchRunner:
 
     def _start(self, lease: LeaseRun, row: Row, server: EngineServer) -> None:
         self._in_flight += 1
+        self._requests += row.requests
+        self._in_flight_of[lease.grant.organization_id] += 1
         lease.running[row] = asyncio.create_task(self._run_row(lease, row, server))
 
     async def _run_row(self, lease: LeaseRun, row: Row, server: EngineServer) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         try:
             result = await answer_row(
                 server, row, endpoint=lease.work.endpoint, timeout_seconds=lease.work.row_timeout_seconds
@@ -178,9 +242,12 @@ class BatchRunner:
             lease.end(protocol.LeaseFailure(code="worker_error", message=type(error).__name__))
         else:
             self._quarantine.answered(row)
-            lease.finish(row, result)
+            lease.finish(row, result, loop.time() - began)
+            self._pace.answered(tokens_of(result), now=loop.time())
         finally:
             self._in_flight -= 1
+            self._requests -= row.requests
+            self._in_flight_of -= Counter([lease.grant.organization_id])  # which forgets those that have none
             lease.running.pop(row, None)
             self._change.set()
 
@@ -192,19 +259,35 @@ class BatchRunner:
             log.error("row_kills_engine", lease=row.lease_id, line=row.line)
             message = "The engine died every time it worked on this request."
             if lease := self._lease_of(row):
-                lease.finish(row, failed_row(row, "worker_failure", message))
+                lease.finish(row, failed_row(row, "worker_failure", message), 0.0)
 
-    async def _watch_engine(self) -> None:
-        """Give leases back when there has been no engine for them for too long."""
+    async def _keep_watching(self) -> None:
+        """Follow the engine's load while rows run, and give leases back when it is gone for too long."""
         loop = asyncio.get_running_loop()
         last_seen = loop.time()
         while True:
-            if self.engine.server is not None:
+            await asyncio.sleep(WATCH_SECONDS)
+            server = self.engine.server
+            if server is not None:
                 last_seen = loop.time()
             elif loop.time() - last_seen > ENGINE_ABSENCE_SECONDS:
                 self._end_leases("engine_unavailable", "the node has no engine for this model")
-            await asyncio.sleep(1)
+            if server is not None and self._in_flight > 0:
+                ours = self._requests
+                self._pace.passed(await server.load(), ours=ours, now=loop.time())
+                self._change.set()
+
+    def _engine_changed(self) -> None:
+        if self.engine.is_out:
+            self._end_leases("engine_unavailable", f"the engine of this model {self.engine.message}")
+        self._change.set()
 
     def _end_leases(self, code: str, message: str) -> None:
         for lease in self._leases:
             lease.end(protocol.LeaseFailure(code=code, message=message))
+
+
+async def _within(seconds: float | None, event: asyncio.Event) -> None:
+    """Wait for an event, but no longer than that; None is for ever."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)

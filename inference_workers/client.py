@@ -97,26 +97,20 @@ class ControlPlane:
         answer = await self._persist("POST", "nodes", orjson.dumps(hello))
         return _decode(protocol.NodeWelcome, answer)
 
-    async def node_heartbeat(self, node_id: str, report: protocol.NodeReport) -> protocol.NodeOrders:
+    async def heartbeat(self, node_id: str, report: protocol.NodeReport) -> protocol.NodeOrders:
+        """Renews every lease that the report names."""
         _, answer = await self._call("POST", f"nodes/{node_id}/heartbeat", orjson.dumps(report), seconds=BEAT_SECONDS)
         return _decode(protocol.NodeOrders, answer)
 
-    async def request_lease(self, request: protocol.LeaseRequest) -> protocol.LeaseGrant | None:
+    async def request_lease(self, node_id: str, request: protocol.LeaseRequest) -> protocol.LeaseGrant | None:
         """Work, or None when there is none."""
-        status, answer = await self._call("POST", "leases", orjson.dumps(request))
+        status, answer = await self._call("POST", f"nodes/{node_id}/leases", orjson.dumps(request))
         return None if status == 204 else _decode(protocol.LeaseGrant, answer)
 
     async def read_input(self, lease: protocol.LeaseGrant) -> list[protocol.WorkRow]:
         """All rows of a shard: read in one go, so that no connection is held open while the engine works."""
         content = await self._persist("GET", f"leases/{lease.id}/input", lease=lease, seconds=INPUT_SECONDS)
         return [_decode(protocol.WorkRow, line) for line in content.split(b"\n") if line]
-
-    async def lease_heartbeat(
-        self, lease: protocol.LeaseGrant, progress: protocol.LeaseProgress
-    ) -> protocol.LeaseOrders:
-        path = f"leases/{lease.id}/heartbeat"
-        _, answer = await self._call("POST", path, orjson.dumps(progress), lease=lease, seconds=BEAT_SECONDS)
-        return _decode(protocol.LeaseOrders, answer)
 
     async def put_segment(self, lease: protocol.LeaseGrant, number: int, content: bytes) -> None:
         """Commit rows; repeated with the same bytes under the same number until it is known to be stored."""

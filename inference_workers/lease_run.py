@@ -1,8 +1,9 @@
-"""One lease from its grant to its end: reads its rows, heartbeats, commits segments, and closes it.
+"""One lease from its grant to its end: reads its rows, commits segments, and closes it.
 
-Rows run in :mod:`.batch`, which shares one engine among several leases; this side holds the contract with the
-control plane. Segments are numbered without gaps, one is sent at a time, and an unanswered one is sent again byte by
-byte the same, so a row is committed once however often the network fails.
+Rows run in :mod:`.batch`, which shares one engine among several leases; the node's heartbeat (:mod:`.heartbeat`)
+renews them all; this side holds the rest of the contract with the control plane. Segments are numbered without gaps,
+one is sent at a time, and an unanswered one is sent again byte by byte the same, so a row is committed once however
+often the network fails.
 """
 
 from __future__ import annotations
@@ -12,18 +13,19 @@ import contextlib
 from collections import deque
 from collections.abc import Callable
 
-import orjson
 import structlog
 
 from . import protocol
-from .client import ControlPlane, ControlPlaneError, LeaseLost, Unavailable
-from .rows import Row, encode_result, failed_row
+from .client import ControlPlane, ControlPlaneError, LeaseLost
+from .rows import Row, encode_result, failed_row, row_of
 
-HEARTBEAT_SECONDS = 1.0
-COMMIT_ROWS = 16
-"""Rows that are committed at once ..."""
-COMMIT_SECONDS = 0.5
-"""... and how long fewer may wait."""
+COMMIT_ROWS = 64
+"""Rows that are committed at once."""
+COMMIT_PART = 0.25
+"""Fewer wait this part of the time that a row takes: a commit costs the machine the same for one row as for many ..."""
+MIN_COMMIT_SECONDS = 0.25
+MAX_COMMIT_SECONDS = 2.0
+"""... but so much at most, because customers read along, and what is not committed is lost with the agent."""
 
 log = structlog.get_logger(__name__)
 
@@ -31,22 +33,38 @@ log = structlog.get_logger(__name__)
 class LeaseRun:
     """The rows of a lease are in :attr:`waiting`, :attr:`running`, or finished."""
 
-    def __init__(self, grant: protocol.LeaseGrant, control_plane: ControlPlane, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        grant: protocol.LeaseGrant,
+        control_plane: ControlPlane,
+        on_change: Callable[[], None],
+        *,
+        members: dict[str, int],
+    ) -> None:
+        """``members`` are added to the body of every row."""
         self.grant = grant
         self.work = protocol.decode(protocol.ShardWork, grant.work)
         self.waiting: deque[Row] = deque()
         self.running: dict[Row, asyncio.Task[None]] = {}
         self.ended = False
         """No row of this lease may start any more."""
-        self._control_plane, self._on_change = control_plane, on_change
+        self._control_plane, self._on_change, self._members = control_plane, on_change, members
         self._unfinished: int | None = None  # known when the input has been read
         self._finished: deque[bytes] = deque()
         self._oldest_finished_at = 0.0
+        self._row_seconds = 0.0  # what a row takes, about
         self._news = asyncio.Event()
         self._failure: protocol.LeaseFailure | None = None
+        self._lost, self._is_closing = asyncio.Event(), False
         self._next_segment = self.work.next_segment
         self._committed = 0
-        self._log = log.bind(lease=grant.id, batch=self.work.batch_id, model=grant.model, epoch=grant.epoch)
+        self._log = log.bind(
+            lease=grant.id,
+            batch=self.work.batch_id,
+            organization_id=grant.organization_id,
+            model=grant.model,
+            epoch=grant.epoch,
+        )
 
     @property
     def unanswered(self) -> int:
@@ -63,7 +81,7 @@ class LeaseRun:
         outcome = "dropped"
         try:
             async with asyncio.TaskGroup() as group:
-                background = [group.create_task(self._heartbeat()), group.create_task(self._read())]
+                background = [group.create_task(self._await_loss()), group.create_task(self._read())]
                 await self._commit_all()
                 outcome = await self._close()
                 for task in background:
@@ -88,8 +106,19 @@ class LeaseRun:
             self._stop_rows()
             self._news.set()
 
-    def finish(self, row: Row, result: protocol.RowResult) -> None:
-        """Take a row's result."""
+    def obey(self, action: protocol.LeaseAction) -> None:
+        """Do what the control plane wishes of the holder."""
+        match action:
+            case protocol.LeaseAction.CANCEL:
+                self.end(protocol.LeaseFailure(code="cancelled", message="cancelled on request", retryable=False))
+            case protocol.LeaseAction.PAUSE:
+                self.end(protocol.LeaseFailure(code="paused", message="paused on request"))
+            case protocol.LeaseAction.LOST if not self._is_closing:  # else its end has just been noted
+                self._lost.set()
+
+    def finish(self, row: Row, result: protocol.RowResult, seconds: float) -> None:
+        """Take a row's result, and how long it took."""
+        self._row_seconds = (self._row_seconds + seconds) / 2 if self._row_seconds else seconds
         line = encode_result(result)
         if len(line) > protocol.MAX_SEGMENT_BYTES:
             line = encode_result(failed_row(row, "result_too_large", "The answer is too large.", result.request_id))
@@ -111,19 +140,14 @@ class LeaseRun:
         rows = await self._control_plane.read_input(self.grant)
         if self.ended:
             return
-        self.waiting.extend(Row(self.grant.id, row.line, orjson.dumps(row.body)) for row in rows)
+        self.waiting.extend(row_of(self.grant.id, row, self._members) for row in rows)
         self._unfinished = len(rows)
         self._news.set()
         self._on_change()
 
-    async def _heartbeat(self) -> None:
-        while True:
-            with contextlib.suppress(Unavailable):  # the lease may well outlive a short absence
-                progress = protocol.LeaseProgress(rows_in_flight=len(self.running))
-                orders = await self._control_plane.lease_heartbeat(self.grant, progress)
-                if orders.action is protocol.LeaseAction.CANCEL:
-                    self.end(protocol.LeaseFailure(code="cancelled", message="cancelled on request", retryable=False))
-            await asyncio.sleep(HEARTBEAT_SECONDS)
+    async def _await_loss(self) -> None:
+        await self._lost.wait()
+        raise LeaseLost("the control plane says so")
 
     async def _commit_all(self) -> None:
         """Until every row is committed, or the lease is to be given back and what had finished is committed."""
@@ -140,7 +164,8 @@ class LeaseRun:
         """Until a segment is worth sending, or no more rows will come."""
         loop = asyncio.get_running_loop()
         while self._failure is None and self._unfinished != 0 and len(self._finished) < COMMIT_ROWS:
-            patience = self._oldest_finished_at + COMMIT_SECONDS - loop.time() if self._finished else None
+            pace = min(MAX_COMMIT_SECONDS, max(MIN_COMMIT_SECONDS, COMMIT_PART * self._row_seconds))
+            patience = self._oldest_finished_at + pace - loop.time() if self._finished else None
             if patience is not None and patience <= 0:
                 return
             self._news.clear()
@@ -159,6 +184,7 @@ class LeaseRun:
         return b"".join(lines), len(lines)
 
     async def _close(self) -> str:
+        self._is_closing = True
         if self._failure is None:
             await self._control_plane.complete(self.grant)
             return "completed"

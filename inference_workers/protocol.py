@@ -13,14 +13,16 @@ call                                  body                   answer
 ====================================  =====================  ==========================================
 POST nodes                            NodeHello              200 NodeWelcome; 426 protocol_unsupported
 POST nodes/{id}/heartbeat             NodeReport             200 NodeOrders; 409 node_replaced
-POST leases                           LeaseRequest           200 LeaseGrant; 204 no work
+POST nodes/{id}/leases                LeaseRequest           200 LeaseGrant; 204 no work; 409 node_replaced
 GET  leases/{id}/input                                       200 NDJSON of WorkRow; 409 lease_lost
-POST leases/{id}/heartbeat            LeaseProgress          200 LeaseOrders; 409 lease_lost
 PUT  leases/{id}/segments/{n}         NDJSON of RowResult    201; 200 the same again;
                                                              409 segment_conflict | lease_lost
 POST leases/{id}/complete                                    200; 409 lease_lost | rows_missing
 POST leases/{id}/fail                 LeaseFailure           200; 409 lease_lost
 ====================================  =====================  ==========================================
+
+One heartbeat per node, not per lease, renews every lease that the report names: on a machine whose CPU is its
+accelerator each call is paid for in tokens. A holder that is not heard for ``lease_seconds`` loses its leases.
 
 Errors have the shape of the public API: ``{"error": {"message", "type", "param", "code"}}``.
 """
@@ -35,7 +37,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeVar
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Raised whenever an older node would misunderstand a newer control plane, or the other way round."""
 
 LEASE_HEADER = "Hone-Lease"
@@ -77,7 +79,11 @@ class LeaseAction(StrEnum):
 
     CONTINUE = "continue"
     CANCEL = "cancel"
-    """Abort what runs, commit what has finished, then fail the lease with code ``cancelled``."""
+    """Abort what runs, commit what has finished, then fail the lease with code ``cancelled``, for good."""
+    PAUSE = "pause"
+    """The same with code ``paused``: the rows that are left will be wanted later."""
+    LOST = "lost"
+    """This claim has ended: drop the work, nothing more may be sent for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +116,22 @@ class ModelReport:
     name: str
     state: ModelState
     in_flight: int = 0
+    """Rows that the engine is working on."""
+    in_flight_limit: int = 0
+    """How many rows the node keeps in flight at present: the best it has found, less what online traffic needs."""
+    tokens_per_second: float = 0.0
+    """Prompt and completion tokens of answered rows per second in which there were rows; 0 while not known."""
     message: str = ""
+    """Why a model has failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldLease:
+    """A lease that the node holds, or believes that it does."""
+
+    id: str
+    epoch: int
+    rows_in_flight: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,23 +140,29 @@ class NodeReport:
 
     incarnation: str
     models: list[ModelReport] = field(default_factory=list)
+    leases: list[HeldLease] = field(default_factory=list)
+    """Every lease that is to be renewed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NodeOrders:
-    """Answer to a report: a draining node finishes what it holds and leases nothing new."""
+    """Answer to a report."""
 
     drain: bool = False
+    """Finish what is held and lease nothing new."""
+    leases: dict[str, LeaseAction] = field(default_factory=dict)
+    """For each lease of the report, by its id."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LeaseRequest:
-    """A node asks for work of these kinds on these models; only ready models are named."""
+    """A node asks for work of these kinds on these models; there is none for a model not reported ready."""
 
-    node_id: str
     incarnation: str
     kinds: list[LeaseKind]
     models: list[str]
+    except_organizations: list[str] = field(default_factory=list)
+    """Not their work: a node that has enough rows of some asks for others', so that those need not queue behind."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +174,9 @@ class LeaseGrant:
     epoch: int
     kind: LeaseKind
     model: str
+    organization_id: str
+    weight: int
+    """Of the organisation: among those whose rows a node holds, each gets its share of the rows in flight."""
     lease_seconds: float
     estimated_tokens: int
     deadline_at: float
@@ -194,20 +224,6 @@ class RowResult:
     status: int | None = None
     body: dict[str, Any] | None = None
     error: RowError | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class LeaseProgress:
-    """Sent with each heartbeat of a lease."""
-
-    rows_in_flight: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class LeaseOrders:
-    """Answer to a heartbeat of a lease."""
-
-    action: LeaseAction
 
 
 @dataclass(frozen=True, kw_only=True)

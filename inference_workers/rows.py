@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import secrets
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
 import structlog
 
 from .engine_server import EngineServer, EngineTrouble
-from .protocol import RowError, RowResult
+from .protocol import RowError, RowResult, WorkRow
 
 TRIES = 4
 """Per row, on an engine that is alive but answers 5xx, 408, 429 or nonsense."""
@@ -27,6 +28,17 @@ class Row:
     line: int
     body: bytes
     """JSON, as the engine gets it."""
+    requests: int = 1
+    """As how many requests the engine counts it."""
+
+
+def row_of(lease_id: str, work: WorkRow, members: dict[str, int]) -> Row:
+    """The row of a lease; ``members`` are what this engine gets with every row of a batch."""
+    prompt = work.body.get("prompt", work.body.get("input"))
+    prompts = len(prompt) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1
+    choices = work.body.get("n")
+    requests = prompts * choices if isinstance(choices, int) and choices > 0 else prompts
+    return Row(lease_id, work.line, orjson.dumps(work.body | members), requests)
 
 
 async def answer_row(server: EngineServer, row: Row, *, endpoint: str, timeout_seconds: float) -> RowResult:
@@ -49,6 +61,13 @@ async def answer_row(server: EngineServer, row: Row, *, endpoint: str, timeout_s
 def failed_row(row: Row, code: str, message: str, request_id: str = "") -> RowResult:
     """A result without a response."""
     return RowResult(line=row.line, request_id=request_id, error=RowError(code=code, message=message))
+
+
+def tokens_of(result: RowResult) -> int:
+    """Prompt and completion tokens, as the engine counted them; 0 where it did not."""
+    usage: Any = (result.body or {}).get("usage")
+    counts = (usage.get("prompt_tokens"), usage.get("completion_tokens")) if isinstance(usage, dict) else ()
+    return sum(count for count in counts if isinstance(count, int))
 
 
 def encode_result(result: RowResult) -> bytes:

@@ -7,27 +7,25 @@ from rest_framework.response import Response
 from batches.handlers import shard_input
 from batches.results import commit_segment
 from common.errors import HoneError
-from fleet.api import WorkerAPIView
+from fleet.api import LeaseAPIView
 from inference_workers.protocol import MAX_SEGMENT_BYTES
 
 NDJSON = "application/x-ndjson"
 
 
-class LeaseInputView(WorkerAPIView):
+class LeaseInputView(LeaseAPIView):
     """The rows of a leased shard."""
 
     def get(self, request: Request, lease_id: str) -> StreamingHttpResponse:
         """Stream those without a result."""
-        lease = self.held_lease(request, lease_id)
-        return StreamingHttpResponse(shard_input(lease=lease), content_type=NDJSON)
+        return StreamingHttpResponse(shard_input(lease=self.lease), content_type=NDJSON)
 
 
-class SegmentView(WorkerAPIView):
+class SegmentView(LeaseAPIView):
     """Results of some rows."""
 
     def put(self, request: Request, lease_id: str, number: int) -> Response:
         """201 when stored now, 200 when it had been."""
-        lease = self.held_lease(request, lease_id)
         # As the bytes came, for their digest; no parser.
         body = request.stream.read(MAX_SEGMENT_BYTES + 1) if request.stream else b""
         if len(body) > MAX_SEGMENT_BYTES:
@@ -35,5 +33,5 @@ class SegmentView(WorkerAPIView):
         # A connection that breaks between two lines leaves what looks like a smaller segment.
         if len(body) < int(request.META.get("CONTENT_LENGTH") or 0):
             raise HoneError("invalid_request", "The segment was cut off")
-        is_new = commit_segment(lease=lease, number=number, body=body)
+        is_new = commit_segment(lease=self.lease, number=number, body=body)
         return Response({}, status=201 if is_new else 200)

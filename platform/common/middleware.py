@@ -1,5 +1,6 @@
 """One middleware around every request: id, log context, headers, the last net for errors."""
 
+import logging
 import time
 from collections.abc import Callable
 from uuid import uuid4
@@ -45,7 +46,10 @@ class RequestMiddleware:
             organization = getattr(request, "organization_wire_id", None)
             if organization:
                 response["openai-organization"] = organization
-            logger.info(
+            # Nodes call several times a second: of what they were given the leases tell, here only trouble is news.
+            is_routine = request.path.startswith("/internal/") and response.status_code < 400
+            logger.log(
+                logging.DEBUG if is_routine else logging.INFO,
                 "request",
                 method=request.method,
                 path=request.path,

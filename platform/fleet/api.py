@@ -12,21 +12,16 @@ from rest_framework.views import APIView
 from structlog.contextvars import bind_contextvars
 
 from common.errors import HoneError
+from common.ids import from_wire
 from fleet.claims import claim_lease
 from fleet.handlers import handler_of
 from fleet.models import Lease, Node, WorkerToken
-from fleet.selectors import find_worker_token, get_node
-from fleet.services import (
-    check_protocol,
-    complete_lease,
-    lock_lease,
-    register_node,
-    release_lease,
-    renew_lease,
-    report_node,
-)
+from fleet.reports import take_report
+from fleet.selectors import find_held_lease, find_node, find_worker_token
+from fleet.services import check_protocol, complete_lease, register_node, release_lease
 from inference_workers import protocol
 from tenants.access import bearer_token
+from tenants.models import Organization
 from tenants.scope import tenant_scope
 
 Message = TypeVar("Message")
@@ -34,13 +29,17 @@ _SALT = "fleet.lease"
 
 
 class WorkerAPIView(APIView):
-    """A view for nodes: a worker token, and for calls on a lease the lease's own token."""
+    """A view for nodes: a worker token opens it."""
 
     token: WorkerToken
 
-    def initial(self, request: Request, *args: object, **kwargs: object) -> None:
+    def initial(self, request: Request, *args: object, **kwargs: Any) -> None:
         """Authenticate before the handler."""
         super().initial(request, *args, **kwargs)
+        self.authenticate(request, **kwargs)
+
+    def authenticate(self, request: Request, **place: str) -> None:
+        """Find out who calls; ``place`` is what the route captured."""
         token = find_worker_token(bearer_token(request))
         if token is None:
             raise HoneError(
@@ -48,28 +47,47 @@ class WorkerAPIView(APIView):
             )
         self.token = token
 
-    def held_lease(self, request: Request, lease_id: str) -> Lease:
-        """The lease that the request's lease token holds; ``lease_lost`` when it holds it no more."""
-        try:
-            claim = signing.loads(request.headers.get(protocol.LEASE_HEADER, ""), salt=_SALT)
-        except signing.BadSignature as error:
-            raise HoneError("lease_lost", f"Send the lease's token in the header {protocol.LEASE_HEADER}") from error
-        lease = Lease(id=UUID(claim["lease"]), organization_id=UUID(claim["organization"]), epoch=claim["epoch"])
-        if lease.wire_id != lease_id or claim["worker_token"] != str(self.token.id):
-            raise HoneError("lease_lost", "The lease token belongs to another lease or another node")
-        bind_contextvars(lease=lease_id)
-        with tenant_scope(lease.organization_id):
-            return lock_lease(lease_id=lease.id, epoch=lease.epoch)
 
-    def lease_token(self, lease: Lease) -> str:
-        """Proof of one claim; good only together with the worker token that made it."""
-        claim = {
-            "lease": str(lease.id),
-            "organization": str(lease.organization_id),
-            "epoch": lease.epoch,
-            "worker_token": str(self.token.id),
-        }
-        return signing.dumps(claim, salt=_SALT)
+class NodeAPIView(WorkerAPIView):
+    """A view of one node, for the process that is it: ``node_id`` in the route, ``incarnation`` in the message."""
+
+    node: Node
+
+    def authenticate(self, request: Request, **place: str) -> None:
+        """Token and node in one statement, because most calls are these; a second one only to say what is wrong."""
+        node = find_node(token=bearer_token(request), node_id=place["node_id"])
+        if node is None:
+            super().authenticate(request, **place)
+            raise HoneError("not_found", "No such node; say hello first")
+        self.node, self.token = node, node.token
+
+    def check_incarnation(self, incarnation: str) -> None:
+        """Refuse a process that another one has replaced."""
+        if self.node.incarnation != incarnation:
+            raise HoneError("node_replaced", f"Another process has taken the name '{self.node.name}'")
+
+
+class LeaseAPIView(WorkerAPIView):
+    """A view of one lease, ``lease_id`` in the route, for its holder, which proves itself with the lease's token."""
+
+    lease: Lease
+    """Held when the request came; what changes anything asks again, under the lease's lock."""
+
+    def authenticate(self, request: Request, **place: str) -> None:
+        """Worker token and lease in one statement; ``lease_lost`` when the holder holds it no more."""
+        claim = _claim_of(request)
+        lease = None
+        if claim is not None:
+            lease = find_held_lease(token=bearer_token(request), lease_id=UUID(claim["lease"]), epoch=claim["epoch"])
+        if lease is None or claim is None or lease.node is None:
+            super().authenticate(request, **place)
+            if claim is None:
+                raise HoneError("lease_lost", f"Send the lease's token in the header {protocol.LEASE_HEADER}")
+            raise HoneError("lease_lost", "The lease has ended or moved on; drop this work")
+        self.lease, self.token = lease, lease.node.token
+        if lease.wire_id != place["lease_id"] or claim["worker_token"] != str(self.token.id):
+            raise HoneError("lease_lost", "The lease token belongs to another lease or another node")
+        bind_contextvars(lease=lease.wire_id)
 
 
 class NodeListView(WorkerAPIView):
@@ -102,37 +120,46 @@ class NodeView(WorkerAPIView):
         return Response({"name": node.name, "state": state, "models": node.model_reports})
 
 
-class NodeHeartbeatView(WorkerAPIView):
-    """A node reports."""
+class NodeHeartbeatView(NodeAPIView):
+    """A node is alive, and with it the leases that it holds."""
 
     def post(self, request: Request, node_id: str) -> Response:
-        """Keep the report, answer with orders."""
+        """Keep the report, renew the leases, answer with orders."""
         report = message(protocol.NodeReport, request)
-        node = current_node(self.token, node_id, report.incarnation)
-        report_node(node=node, report=report)
-        return Response(protocol.encode(protocol.NodeOrders(drain=node.is_draining)))
+        self.check_incarnation(report.incarnation)
+        return Response(protocol.encode(take_report(node=self.node, report=report)))
 
 
-class LeaseListView(WorkerAPIView):
+class NodeLeasesView(NodeAPIView):
     """A node asks for work."""
 
-    def post(self, request: Request) -> Response:
+    def post(self, request: Request, node_id: str) -> Response:
         """Grant one lease, or 204."""
         wanted = message(protocol.LeaseRequest, request)
-        node = current_node(self.token, wanted.node_id, wanted.incarnation)
+        self.check_incarnation(wanted.incarnation)
+        ready = {report["name"] for report in self.node.model_reports if report["state"] == protocol.ModelState.READY}
+        models = [model for model in wanted.models if model in ready]
+        others = [from_wire(Organization.ID_PREFIX, wire_id) for wire_id in wanted.except_organizations]
         lease = None
-        if not node.is_draining:
-            lease = claim_lease(kinds=[*wanted.kinds], models=wanted.models, node_id=node.id)
+        if models and not self.node.is_draining:
+            lease = claim_lease(
+                kinds=[*wanted.kinds],
+                models=models,
+                node_id=self.node.id,
+                without=[organization_id for organization_id in others if organization_id],
+            )
         if lease is None:
             return Response(status=204)
         with tenant_scope(lease.organization_id):
             work = handler_of(lease).describe(lease)
         grant = protocol.LeaseGrant(
             id=lease.wire_id,
-            token=self.lease_token(lease),
+            token=_lease_token(lease, self.token),
             epoch=lease.epoch,
             kind=protocol.LeaseKind(lease.kind),
             model=lease.model,
+            organization_id=lease.organization.wire_id,
+            weight=lease.organization.weight,
             lease_seconds=settings.LEASE_SECONDS,
             estimated_tokens=lease.estimated_tokens,
             deadline_at=lease.deadline_at.timestamp(),
@@ -141,48 +168,28 @@ class LeaseListView(WorkerAPIView):
         return Response(protocol.encode(grant))
 
 
-class LeaseHeartbeatView(WorkerAPIView):
-    """The holder of a lease is alive."""
-
-    def post(self, request: Request, lease_id: str) -> Response:
-        """Renew, and pass on what is wished of the holder."""
-        message(protocol.LeaseProgress, request)
-        lease = renew_lease(lease=self.held_lease(request, lease_id))
-        cancel = lease.cancel_requested_at is not None
-        action = protocol.LeaseAction.CANCEL if cancel else protocol.LeaseAction.CONTINUE
-        return Response(protocol.encode(protocol.LeaseOrders(action=action)))
-
-
-class LeaseCompleteView(WorkerAPIView):
+class LeaseCompleteView(LeaseAPIView):
     """The holder is done."""
 
     def post(self, request: Request, lease_id: str) -> Response:
         """Complete, if nothing is missing."""
-        complete_lease(lease=self.held_lease(request, lease_id))
+        complete_lease(lease=self.lease)
         return Response({})
 
 
-class LeaseFailView(WorkerAPIView):
+class LeaseFailView(LeaseAPIView):
     """The holder gives the lease back."""
 
     def post(self, request: Request, lease_id: str) -> Response:
         """Release."""
         failure = message(protocol.LeaseFailure, request)
         release_lease(
-            lease=self.held_lease(request, lease_id),
+            lease=self.lease,
             code=failure.code,
             message=failure.message,
             retryable=failure.retryable,
         )
         return Response({})
-
-
-def current_node(token: WorkerToken, node_id: str, incarnation: str) -> Node:
-    """The node of a call, if the calling process still is that node."""
-    node = get_node(token=token, node_id=node_id)
-    if node.incarnation != incarnation:
-        raise HoneError("node_replaced", f"Another process has taken the name '{node.name}'")
-    return node
 
 
 def message(kind: type[Message], request: Request) -> Message:
@@ -193,3 +200,18 @@ def message(kind: type[Message], request: Request) -> Message:
         return protocol.decode(kind, request.data)
     except protocol.MessageError as error:
         raise HoneError("invalid_request", str(error)) from error
+
+
+def _lease_token(lease: Lease, token: WorkerToken) -> str:
+    """Proof of one claim; good only together with the worker token that made it."""
+    claim = {"lease": str(lease.id), "epoch": lease.epoch, "worker_token": str(token.id)}
+    return signing.dumps(claim, salt=_SALT)
+
+
+def _claim_of(request: Request) -> dict[str, Any] | None:
+    """What the request's lease token says, if it is one of ours."""
+    try:
+        claim: dict[str, Any] = signing.loads(request.headers.get(protocol.LEASE_HEADER, ""), salt=_SALT)
+    except signing.BadSignature:
+        return None
+    return claim

@@ -5,12 +5,11 @@ the earliest deadline. Organisations that wait are found by walking the index fr
 does not grow with the number of waiting leases.
 """
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from django.conf import settings
-from django.db import connections, transaction
 
-from common.database import SYSTEM
 from fleet.models import Lease
 
 _CLAIM = """
@@ -42,7 +41,7 @@ queue AS (
         WHERE state = 'waiting' AND model = waiting.model AND organization_id = waiting.organization_id
         ORDER BY deadline_at, id LIMIT 1
     ) head
-    WHERE organization.status = 'active'
+    WHERE organization.status = 'active' AND waiting.organization_id <> ALL (%(without)s::uuid[])
     ORDER BY coalesce(running.tokens, 0)::numeric / organization.weight, head.deadline_at, waiting.organization_id
 ),
 picked AS (
@@ -60,16 +59,22 @@ UPDATE fleet_lease SET
     state = 'leased', epoch = epoch + 1, node_id = %(node)s, has_progressed = false,
     leased_until = now() + make_interval(secs => %(hold)s)
 FROM picked WHERE fleet_lease.id = picked.id
-RETURNING fleet_lease.id
+RETURNING fleet_lease.*
 """
 
 
-def claim_lease(*, kinds: list[str], models: list[str], node_id: UUID | None) -> Lease | None:
-    """Take the next piece of work of these kinds and models, or None. Crosses tenants: hence the system role."""
-    with transaction.atomic(using=SYSTEM), connections[SYSTEM].cursor() as cursor:
-        cursor.execute(
-            _CLAIM,
-            {"kinds": kinds, "models": models, "node": node_id, "hold": settings.LEASE_SECONDS},
-        )
-        row = cursor.fetchone()
-    return Lease.all_tenants.get(id=row[0]) if row else None
+def claim_lease(
+    *, kinds: list[str], models: list[str], node_id: UUID | None, without: Sequence[UUID] = ()
+) -> Lease | None:
+    """Take the next piece of work of these kinds and models, or None.
+
+    Work of the organisations ``without`` is left alone. Crosses tenants: hence the system role.
+    """
+    parameters = {
+        "kinds": kinds,
+        "models": models,
+        "node": node_id,
+        "hold": settings.LEASE_SECONDS,
+        "without": list(without),
+    }
+    return next(iter(Lease.all_tenants.raw(_CLAIM, parameters)), None)

@@ -3,18 +3,26 @@
 from datetime import timedelta
 from uuid import UUID
 
+from django.db import connections
+from django.db.models import DurationField, ExpressionWrapper, F
 from django.db.models.functions import Now
 
 from common.database import SYSTEM
-from common.errors import HoneError
 from fleet.handlers import control_kinds
 from fleet.models import Lease, Node, WorkerToken
 from fleet.services import WORKER_PREFIX
 from inference_workers.protocol import ModelState
 from tenants.keys import matches, split_token
 
-NODE_SILENCE = timedelta(seconds=30)
-"""A node that has not been heard of for so long counts as gone."""
+NODE_UP_SECONDS = 30
+"""A node that has been silent for longer is not counted on."""
+
+_TOKENS_PER_SECOND = """
+SELECT coalesce(max((report ->> 'tokens_per_second')::float), 0)
+FROM fleet_node CROSS JOIN LATERAL jsonb_array_elements(model_reports) report
+WHERE last_seen_at > statement_timestamp() - make_interval(secs => %(up)s)
+    AND report ->> 'name' = %(model)s AND report ->> 'state' = 'ready'
+"""
 
 
 def find_worker_token(token: str) -> WorkerToken | None:
@@ -24,15 +32,45 @@ def find_worker_token(token: str) -> WorkerToken | None:
     return found if parts and found and matches(parts[1], found.digest) else None
 
 
-def get_node(*, token: WorkerToken, node_id: str) -> Node:
-    """A node that registered with this token."""
+def find_node(*, token: str, node_id: str) -> Node | None:
+    """The node of that id, if it has registered with this live bearer secret: both in one statement."""
+    parts = split_token(token, WORKER_PREFIX)
     try:
-        node = Node.objects.using(SYSTEM).filter(id=UUID(node_id), token=token).first()
+        wanted = Node.objects.using(SYSTEM).select_related("token").filter(id=UUID(node_id))
     except ValueError:
-        node = None
-    if node is None:
-        raise HoneError("not_found", "No such node; say hello first")
-    return node
+        return None
+    node = wanted.filter(token__public_id=parts[0], token__revoked_at=None).first() if parts else None
+    return node if parts and node and matches(parts[1], node.token.digest) else None
+
+
+def find_held_lease(*, token: str, lease_id: UUID, epoch: int) -> Lease | None:
+    """The lease, if this epoch holds it and its node has registered with this live bearer secret.
+
+    One statement, and no lock: who changes anything asks again under one. Crosses tenants, because the caller is a
+    node, which belongs to none; its lease token says which lease it may ask for.
+    """
+    parts = split_token(token, WORKER_PREFIX)
+    held = Lease.all_tenants.select_related("node__token").filter(id=lease_id, epoch=epoch, state=Lease.State.LEASED)
+    lease = held.filter(node__token__public_id=parts[0], node__token__revoked_at=None).first() if parts else None
+    return lease if parts and lease and lease.node and matches(parts[1], lease.node.token.digest) else None
+
+
+def list_nodes() -> list[tuple[Node, float]]:
+    """Every node by name, with the seconds since it was last heard."""
+    silence = ExpressionWrapper(Now() - F("last_seen_at"), output_field=DurationField())
+    nodes = Node.objects.using(SYSTEM).annotate(silence=silence).order_by("name")
+    return [(node, node.silence.total_seconds()) for node in nodes]
+
+
+def node_tokens_per_second(*, model: str) -> float:
+    """What the fastest node that is up with this model ready makes of it; 0 when none is, or none knows yet.
+
+    In prompt and completion tokens, as the nodes report them.
+    """
+    with connections[SYSTEM].cursor() as cursor:
+        cursor.execute(_TOKENS_PER_SECOND, {"model": model, "up": NODE_UP_SECONDS})
+        (rate,) = cursor.fetchone()
+    return float(rate)
 
 
 def has_control_work() -> bool:
@@ -43,26 +81,14 @@ def has_control_work() -> bool:
 
 
 def ready_models() -> set[str]:
-    """Models that a node which has been heard of lately serves."""
+    """Models that a node which is up and takes new work serves."""
+    up = timedelta(seconds=NODE_UP_SECONDS)
     return {
         report["name"]
-        for node in Node.objects.using(SYSTEM).filter(last_seen_at__gt=Now() - NODE_SILENCE, is_draining=False)
+        for node in Node.objects.using(SYSTEM).filter(last_seen_at__gt=Now() - up, is_draining=False)
         for report in node.model_reports
         if report["state"] == ModelState.READY
     }
-
-
-def node_tokens_per_second(*, model: str) -> float:
-    """The pace that the fastest node reports for a model, in tokens of prompt and answer; 0 while unknown."""
-    return max(
-        (
-            float(report.get("tokens_per_second", 0))
-            for node in Node.objects.using(SYSTEM).filter(last_seen_at__gt=Now() - NODE_SILENCE)
-            for report in node.model_reports
-            if report["name"] == model and report["state"] == ModelState.READY
-        ),
-        default=0,
-    )
 
 
 def waiting_organizations(*, models: set[str], besides: UUID) -> int:

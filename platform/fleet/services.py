@@ -16,7 +16,7 @@ from common.errors import HoneError
 from fleet.doorbell import ring_after_commit
 from fleet.handlers import handler_of
 from fleet.models import Lease, Node, WorkerToken
-from inference_workers.protocol import PROTOCOL_VERSION, NodeHello, NodeReport
+from inference_workers.protocol import PROTOCOL_VERSION, ModelReport, ModelState, NodeHello
 from tenants.keys import NewSecret, new_secret
 from tenants.scope import tenant_scope
 
@@ -59,23 +59,13 @@ def register_node(*, token: WorkerToken, hello: NodeHello) -> Node:
         replaced = not created and node.incarnation != hello.incarnation
         node.token, node.incarnation, node.protocol = token, hello.incarnation, hello.protocol
         node.software, node.hardware = hello.software, hello.hardware
-        node.model_reports = [
-            {"name": name, "state": "starting", "in_flight": 0, "message": ""} for name in hello.models
-        ]
+        node.model_reports = [asdict(ModelReport(name=name, state=ModelState.STARTING)) for name in hello.models]
         node.last_seen_at = timezone.now()
         node.save(using=SYSTEM)
     if replaced:
         # A node works for many tenants; each lease is then freed in its own tenant's scope.
         for lease in Lease.all_tenants.filter(state=Lease.State.LEASED, node=node):
             release_lease(lease=lease, code="node_restarted", message=f"Node {node.name} was started anew")
-    return node
-
-
-def report_node(*, node: Node, report: NodeReport) -> Node:
-    """Keep what a node says of its models."""
-    node.model_reports = [asdict(model) for model in report.models]
-    node.last_seen_at = timezone.now()
-    node.save(using=SYSTEM, update_fields=["model_reports", "last_seen_at"])
     return node
 
 

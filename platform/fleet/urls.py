@@ -8,8 +8,7 @@ urlpatterns = [
     path("nodes", api.NodeListView.as_view()),
     path("nodes/<str:name>", api.NodeView.as_view()),
     path("nodes/<str:node_id>/heartbeat", api.NodeHeartbeatView.as_view()),
-    path("leases", api.LeaseListView.as_view()),
-    path("leases/<str:lease_id>/heartbeat", api.LeaseHeartbeatView.as_view()),
+    path("nodes/<str:node_id>/leases", api.NodeLeasesView.as_view()),
     path("leases/<str:lease_id>/complete", api.LeaseCompleteView.as_view()),
     path("leases/<str:lease_id>/fail", api.LeaseFailView.as_view()),
 ]

@@ -42,7 +42,7 @@ EXTRA_MODULES = {
     "billing": {"watchers"},
     "catalog": {"tokens"},
     "files": {"uploads"},
-    "fleet": {"beat", "claims", "doorbell", "handlers", "heartbeat"},
+    "fleet": {"beat", "claims", "doorbell", "handlers", "heartbeat", "reports"},
     # The edge and the two walls, which every other app imports by these names.
     "tenants": {"access", "idempotency", "keys", "permissions", "rls", "scope"},
     "accounts": set[str](),

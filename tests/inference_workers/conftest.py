@@ -1,6 +1,7 @@
 """A node in the test's own event loop: a real agent's parts, a stand-in engine, a control plane in memory."""
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -11,9 +12,10 @@ import aiohttp
 import pytest
 
 from inference_workers.batch import BatchRunner
-from inference_workers.client import ControlPlane
+from inference_workers.client import ControlPlane, ControlPlaneError
 from inference_workers.config import ModelConfig
 from inference_workers.engine import Engine
+from inference_workers.heartbeat import Heartbeat
 from tests.inference_workers.control_plane import TOKEN, FakeControlPlane
 
 STAND_IN = Path(__file__).parents[1] / "support" / "stand_in_engine.py"
@@ -69,20 +71,28 @@ async def start_node(control_plane: FakeControlPlane, tmp_path: Path) -> AsyncIt
     clients: list[ControlPlane] = []
     runners: list[BatchRunner] = []
 
-    async def start(*, max_in_flight: int = 8, latency_ms: int = 0) -> Node:
+    async def beat(heartbeat: Heartbeat) -> None:
+        while True:
+            with contextlib.suppress(ControlPlaneError):
+                await heartbeat.beat("node_1")
+            await asyncio.sleep(0.2)
+
+    async def start(*, max_in_flight: int = 8, latency_ms: int = 0, **options: Any) -> Node:
         model = ModelConfig(
             name=MODEL,
             source="folder:/nowhere",
             device="cpu",
             max_in_flight=max_in_flight,
-            command=stand_in_command(latency_ms),
+            command=options.pop("command", stand_in_command(latency_ms)),
+            **options,
         )
         engine = Engine(model, tmp_path / "model", tmp_path / "worker" / "stand-in.process.json")
         clients.append(ControlPlane(control_plane.url, TOKEN))
         runner = BatchRunner(engine, clients[-1], incarnation="test")
         runner.node_id, runner.poll_seconds = "node_1", 0.1
         runners.append(runner)
-        tasks.extend([asyncio.create_task(runner.run()), asyncio.create_task(engine.supervise())])
+        heartbeat = Heartbeat(clients[-1], [runner], incarnation="test")
+        tasks.extend(asyncio.create_task(work) for work in (runner.run(), engine.supervise(), beat(heartbeat)))
         await engine.wait_until_ready()
         return Node(engine, runner)
 

@@ -31,9 +31,10 @@ class Shard:
     rows: dict[int, dict[str, Any]]
     endpoint: str = ENDPOINT
     row_timeout_seconds: float = 30.0
+    organization_id: str = "org_1"
+    weight: int = 1
     epoch: int = 0
-    held: bool = False
-    cancelled: bool = False
+    wish: protocol.LeaseAction = protocol.LeaseAction.CONTINUE
     state: str = "queued"
     results: dict[int, dict[str, Any]] = field(default_factory=dict)
     segments: dict[int, str] = field(default_factory=dict)
@@ -56,6 +57,8 @@ class FakeControlPlane:
         self.reports: list[dict[str, Any]] = []
         self.violations: list[str] = []
         self.segment_sizes: list[int] = []
+        self.answered_lines: list[int] = []
+        """In the order of their commits."""
         self.orders_drain = False
         self.down = False
         """Answer 503 to everything."""
@@ -81,9 +84,8 @@ class FakeControlPlane:
         root = "/internal/v1"
         app.router.add_post(f"{root}/nodes", self._hello)
         app.router.add_post(f"{root}/nodes/{{id}}/heartbeat", self._report)
-        app.router.add_post(f"{root}/leases", self._lease)
+        app.router.add_post(f"{root}/nodes/{{id}}/leases", self._lease)
         app.router.add_get(f"{root}/leases/{{id}}/input", self._input)
-        app.router.add_post(f"{root}/leases/{{id}}/heartbeat", self._beat)
         app.router.add_put(f"{root}/leases/{{id}}/segments/{{n}}", self._segment)
         app.router.add_post(f"{root}/leases/{{id}}/complete", self._complete)
         app.router.add_post(f"{root}/leases/{{id}}/fail", self._fail)
@@ -146,17 +148,26 @@ class FakeControlPlane:
         )
 
     async def _report(self, request: web.Request) -> web.Response:
-        report = await request.json()
-        protocol.decode(protocol.NodeReport, report)
-        self.reports.append(report)
+        content = await request.json()
+        report = protocol.decode(protocol.NodeReport, content)
+        self.reports.append(content)
         if self.report_error:
             return _error(*self.report_error)
-        return _answer(protocol.NodeOrders(drain=self.orders_drain))
+        orders = {lease.id: self._renew(lease) for lease in report.leases}
+        return _answer(protocol.NodeOrders(drain=self.orders_drain, leases=orders))
+
+    def _renew(self, lease: protocol.HeldLease) -> protocol.LeaseAction:
+        shard = self.shards[lease.id]
+        if lease.epoch != shard.epoch or shard.state != "leased":
+            return protocol.LeaseAction.LOST
+        shard.beats += 1
+        return shard.wish
 
     async def _lease(self, request: web.Request) -> web.Response:
         wanted = protocol.decode(protocol.LeaseRequest, await request.json())
         for shard in self.shards.values():
-            if shard.state == "queued" and shard.model in wanted.models:
+            is_wanted = shard.model in wanted.models and shard.organization_id not in wanted.except_organizations
+            if shard.state == "queued" and is_wanted:
                 shard.state = "leased"
                 shard.epoch += 1
                 shard.segments = {}
@@ -175,6 +186,8 @@ class FakeControlPlane:
                         epoch=shard.epoch,
                         kind=protocol.LeaseKind.BATCH_SHARD,
                         model=shard.model,
+                        organization_id=shard.organization_id,
+                        weight=shard.weight,
                         lease_seconds=10,
                         estimated_tokens=missing,
                         deadline_at=0.0,
@@ -197,15 +210,6 @@ class FakeControlPlane:
         ]
         return web.Response(text="\n".join(lines) + "\n", content_type="application/x-ndjson")
 
-    async def _beat(self, request: web.Request) -> web.Response:
-        protocol.decode(protocol.LeaseProgress, await request.json())
-        shard = self._held(request)
-        if shard is None:
-            return _error(409, "lease_lost")
-        shard.beats += 1
-        action = protocol.LeaseAction.CANCEL if shard.cancelled else protocol.LeaseAction.CONTINUE
-        return _answer(protocol.LeaseOrders(action=action))
-
     async def _segment(self, request: web.Request) -> web.Response:
         content = await request.read()
         shard, number = self._held(request), int(request.match_info["n"])
@@ -225,6 +229,7 @@ class FakeControlPlane:
             if row["line"] in shard.results or row["line"] not in shard.rows:
                 self.violations.append(f"{shard.id} row {row['line']} is there already, or not of this shard")
             shard.results[row["line"]] = row
+            self.answered_lines.append(row["line"])
         if not 0 < len(rows) <= protocol.MAX_SEGMENT_ROWS:
             self.violations.append(f"{shard.id} segment {number} has {len(rows)} rows")
         shard.segments[number] = digest

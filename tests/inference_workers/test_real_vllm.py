@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from inference_workers import protocol
 from inference_workers.processes import ProcessStat, process_stat, session_members
 from tests.inference_workers.control_plane import TOKEN, FakeControlPlane, Shard
 
@@ -151,7 +152,7 @@ async def test_a_real_engine_works_aborts_and_is_replaced(control_plane: FakeCon
         async with asyncio.timeout(60):  # the prompts are one long step, and an abort waits for a step's end
             while await metric(agent, "generation_tokens_total") < produced + 128:  # noqa: ASYNC110  # another process
                 await asyncio.sleep(0.05)
-        cancelled.cancelled = True
+        cancelled.wish = protocol.LeaseAction.CANCEL
         began = monotonic()
         await control_plane.until(lambda: cancelled.state == "failed", seconds=2)
         await until_running(agent, some=False, seconds=2.0 - (monotonic() - began))

@@ -46,9 +46,12 @@ class Grant:
             content_type="application/x-ndjson",
         )
 
-    def heartbeat(self) -> Any:
-        """Renew."""
-        return self.worker.call("POST", f"leases/{self.id}/heartbeat", {}, lease=self)
+    def heartbeat(self) -> str:
+        """The node's heartbeat with this lease alone; what its holder is told to do."""
+        answer = self.worker.report(leases=[{"id": self.id, "epoch": self.epoch}])
+        assert answer.status_code == 200, answer.content
+        action: str = answer.json()["leases"][self.id]
+        return action
 
     def complete(self) -> Any:
         """Say that it is done."""
@@ -62,7 +65,7 @@ class Grant:
 
 @dataclass
 class Worker:
-    """A node that has said hello."""
+    """A node that has said hello, and reported its model ready."""
 
     name: str = "node-1"
     token: str = ""
@@ -74,6 +77,7 @@ class Worker:
         answer = self.hello()
         assert answer.status_code == 200, answer.content
         self.node_id = answer.json()["node_id"]
+        assert self.report().status_code == 200
 
     def hello(self, *, protocol: int = PROTOCOL_VERSION) -> Any:
         """Register."""
@@ -83,23 +87,19 @@ class Worker:
             {"protocol": protocol, "name": self.name, "incarnation": self.incarnation, "models": [MODEL]},
         )
 
-    def report(self, state: str, **members: Any) -> Any:
-        """Say how the model is."""
-        report = {"incarnation": self.incarnation, "models": [{"name": MODEL, "state": state, **members}]}
-        return self.call("POST", f"nodes/{self.node_id}/heartbeat", report)
+    def report(self, *, state: str = "ready", leases: list[dict[str, Any]] | None = None, **model: Any) -> Any:
+        """The node's heartbeat; ``model`` are more fields of its model's report."""
+        body = {
+            "incarnation": self.incarnation,
+            "models": [{"name": MODEL, "state": state, **model}],
+            "leases": leases or [],
+        }
+        return self.call("POST", f"nodes/{self.node_id}/heartbeat", body)
 
-    def request_lease(self, *, model: str = MODEL) -> Any:
-        """Ask for work."""
-        return self.call(
-            "POST",
-            "leases",
-            {
-                "node_id": self.node_id,
-                "incarnation": self.incarnation,
-                "kinds": ["batch_shard"],
-                "models": [model],
-            },
-        )
+    def request_lease(self, *, model: str = MODEL, **changes: Any) -> Any:
+        """Ask for work; ``changes`` replace fields of the request."""
+        body = {"incarnation": self.incarnation, "kinds": ["batch_shard"], "models": [model], **changes}
+        return self.call("POST", f"nodes/{self.node_id}/leases", body)
 
     def lease(self, *, model: str = MODEL) -> Grant:
         """Ask for work that must be there."""

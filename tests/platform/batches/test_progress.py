@@ -18,7 +18,7 @@ def waiting(member: Member, content: bytes) -> Any:
 
 def reported_ready() -> Worker:
     worker = Worker()
-    answer = worker.report("ready")
+    answer = worker.report()
     assert answer.status_code == 200, answer.content
     return worker
 

@@ -237,10 +237,10 @@ def test_a_lost_lease_changes_nothing_any_more(cast: Cast) -> None:
     grant.put(0, [result(1)])
     change("UPDATE fleet_lease SET epoch = epoch + 1 WHERE state = 'leased'")
     before = everything()
+    assert grant.heartbeat() == "lost"
     answers = [
         grant.put(1, [result(2)]),
         grant.put(0, [result(1)]),
-        grant.heartbeat(),
         grant.complete(),
         grant.fail(),
         grant.worker.call("GET", f"leases/{grant.id}/input", lease=grant),

@@ -7,6 +7,7 @@ from django.test import Client
 from structlog.contextvars import bind_contextvars
 
 from tests.support.cast import Cast
+from tests.support.worker import Worker
 
 
 def test_a_response_carries_the_headers_that_the_sdk_reads(cast: Cast) -> None:
@@ -74,6 +75,18 @@ def test_a_request_leaves_one_line_with_ids_and_without_content(cast: Cast, capl
         "sdk": "python",
         "request_id": answer["x-request-id"],
     }
+
+
+def test_of_a_nodes_calls_only_those_that_fail_are_logged_at_info(
+    database: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = Worker()
+    with caplog.at_level(logging.DEBUG, logger="hone.access"):
+        assert worker.report().status_code == 200
+        assert worker.request_lease().status_code == 204
+        assert worker.call("GET", "nodes/node-9").status_code == 404
+    levels = [record.levelname for record in caplog.records if record.name == "hone.access"]
+    assert levels == ["DEBUG", "DEBUG", "INFO"]
 
 
 def test_a_line_names_nothing_of_an_earlier_request(cast: Cast, caplog: pytest.LogCaptureFixture) -> None:

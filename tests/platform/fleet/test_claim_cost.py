@@ -23,7 +23,7 @@ def explain() -> dict[str, Any]:
     with transaction.atomic(using=SYSTEM), connections[SYSTEM].cursor() as cursor:
         cursor.execute(
             f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {_CLAIM}",
-            {"kinds": ["batch_shard"], "models": ["other", MODEL, ""], "node": None, "hold": 15},
+            {"kinds": ["batch_shard"], "models": ["other", MODEL, ""], "node": None, "hold": 15, "without": []},
         )
         (found,) = cursor.fetchone()
         transaction.set_rollback(True, using=SYSTEM)  # it has claimed

@@ -3,8 +3,10 @@
 from typing import Any
 
 import pytest
+from django.db import connections, transaction
 from pytest_django import Settings
 
+from common.database import OWNER
 from fleet.claims import claim_lease
 from fleet.services import sweep_leases
 from inference_workers.protocol import LEASE_HEADER
@@ -106,18 +108,39 @@ def test_work_in_its_pause_is_not_claimed_and_other_work_is(cast: Cast) -> None:
 def test_a_node_gets_work_only_for_models_it_offers(cast: Cast) -> None:
     queue(cast.alice)
     worker = Worker()
-    request = {"node_id": worker.node_id, "incarnation": worker.incarnation, "kinds": ["batch_shard"]}
     for models in ([], ["other"], [""], ["little "]):
-        assert worker.call("POST", "leases", {**request, "models": models}).status_code == 204
-    assert worker.call("POST", "leases", {**request, "models": ["other", MODEL]}).status_code == 200
+        assert worker.request_lease(models=models).status_code == 204
+    assert worker.request_lease(models=["other", MODEL]).status_code == 200
+
+
+@pytest.mark.parametrize("state", ["starting", "failed"])
+def test_there_is_no_work_for_a_model_that_is_not_ready(cast: Cast, state: str) -> None:
+    queue(cast.alice)
+    worker = Worker()
+    worker.report(state=state)
+    assert worker.request_lease().status_code == 204
+    assert [lease.state for lease in leases()] == ["waiting"]
+    worker.report()
+    assert worker.request_lease().status_code == 200
+
+
+def test_a_node_that_has_enough_of_somes_work_gets_anothers(cast: Cast) -> None:
+    queue(cast.alice, 2)
+    worker = Worker()
+    alice = worker.request_lease().json()["organization_id"]
+    assert alice == cast.alice.organization.wire_id
+    assert worker.request_lease(except_organizations=[alice]).status_code == 204
+    queue(cast.charlie)
+    others = worker.request_lease(except_organizations=[alice, "org_nonsense"])
+    assert others.json()["organization_id"] == cast.charlie.organization.wire_id
+    assert worker.request_lease(except_organizations=[cast.charlie.organization.wire_id]).status_code == 200
 
 
 def test_a_node_cannot_ask_for_work_of_the_control_plane(cast: Cast) -> None:
     submit(cast.alice, jsonl([line(1)]))
     worker = Worker()
-    request = {"node_id": worker.node_id, "incarnation": worker.incarnation, "models": [""]}
-    assert worker.call("POST", "leases", {**request, "kinds": ["batch_validation"]}).status_code == 400
-    assert worker.call("POST", "leases", {**request, "kinds": ["batch_shard"]}).status_code == 204
+    assert worker.request_lease(model="", kinds=["batch_validation"]).status_code == 400
+    assert worker.request_lease(model="").status_code == 204
     assert [lease.state for lease in leases("batch_validation")] == ["waiting"]
 
 
@@ -131,6 +154,8 @@ def test_a_grant_says_all_that_a_node_needs(cast: Cast) -> None:
         "epoch": 1,
         "kind": "batch_shard",
         "model": MODEL,
+        "organization_id": cast.alice.organization.wire_id,
+        "weight": 1,
         "lease_seconds": 15.0,
         "estimated_tokens": lease.estimated_tokens,
         "deadline_at": lease.deadline_at.timestamp(),
@@ -148,7 +173,7 @@ def test_a_heartbeat_holds_the_lease_and_silence_loses_it(cast: Cast) -> None:
     queue(cast.alice)
     grant = Worker().lease()
     let_leases_run_out()
-    assert grant.heartbeat().status_code == 200
+    assert grant.heartbeat() == "continue"
     sweep_leases()
     assert [lease.state for lease in leases()] == ["leased"]
     let_leases_run_out()
@@ -156,7 +181,66 @@ def test_a_heartbeat_holds_the_lease_and_silence_loses_it(cast: Cast) -> None:
     assert query_owner(
         "SELECT state, node_id, attempts, failure ->> 'code' FROM fleet_lease WHERE kind = 'batch_shard'"
     ) == [("waiting", None, 1, "holder_lost")]
-    assert grant.heartbeat().json()["error"]["code"] == "lease_lost"
+    assert grant.heartbeat() == "lost"
+
+
+def held(*grants: Grant) -> list[dict[str, Any]]:
+    return [{"id": grant.id, "epoch": grant.epoch, "rows_in_flight": 1} for grant in grants]
+
+
+def seconds_left() -> list[int]:
+    rows = query_owner(
+        "SELECT round(extract(epoch FROM leased_until - now())) FROM fleet_lease WHERE state = 'leased' ORDER BY id"
+    )
+    return [int(seconds) for (seconds,) in rows]
+
+
+def test_one_heartbeat_renews_all_leases_of_the_node_and_no_others(cast: Cast) -> None:
+    queue(cast.alice, 3)
+    queue(cast.charlie, 1)
+    worker, other = Worker(name="node-1"), Worker(name="node-2")
+    mine, theirs = [worker.lease(), worker.lease(), worker.lease()], other.lease()
+    change("UPDATE fleet_lease SET leased_until = now() + interval '5 seconds' WHERE state = 'leased'")
+    stale = {**held(mine[2])[0], "epoch": 7}
+    orders = worker.report(leases=[*held(mine[0], mine[1], theirs), stale]).json()["leases"]
+    assert orders == {mine[0].id: "continue", mine[1].id: "continue", theirs.id: "lost", mine[2].id: "lost"}
+    assert sorted(seconds_left()) == [5, 5, 15, 15]
+
+
+def test_a_lease_with_much_time_left_is_not_written(cast: Cast) -> None:
+    queue(cast.alice)
+    grant = Worker().lease()
+    change("UPDATE fleet_lease SET leased_until = now() + interval '12 seconds' WHERE state = 'leased'")
+    assert grant.heartbeat() == "continue"
+    assert seconds_left() == [12]
+    change("UPDATE fleet_lease SET leased_until = now() + interval '9 seconds' WHERE state = 'leased'")
+    assert grant.heartbeat() == "continue"
+    assert seconds_left() == [15]
+
+
+def test_a_lease_that_is_locked_holds_up_no_heartbeat(cast: Cast) -> None:
+    queue(cast.alice, 2)
+    worker = Worker()
+    grants = worker.lease(), worker.lease()
+    change("UPDATE fleet_lease SET leased_until = now() + interval '5 seconds' WHERE state = 'leased'")
+    with transaction.atomic(using=OWNER), connections[OWNER].cursor() as cursor:
+        cursor.execute("SELECT id FROM fleet_lease WHERE id = %s FOR UPDATE", [grants[0].id.removeprefix("lease_")])
+        orders = worker.report(leases=held(*grants)).json()["leases"]
+    assert orders == {grants[0].id: "continue", grants[1].id: "continue"}
+    assert sorted(seconds_left()) == [5, 15]
+    assert worker.report(leases=held(*grants)).status_code == 200
+    assert seconds_left() == [15, 15]
+
+
+def test_leases_that_cannot_be_are_lost(cast: Cast) -> None:
+    queue(cast.alice)
+    worker = Worker()
+    grant = worker.lease()
+    claims = [("lease_1", 1), ("nonsense", 1), (f"lease_{'0' * 32}", 1), (f"batch_{'0' * 32}", 1), ("lease_é", 1)]
+    ids = [*claims, (grant.id, 2**31)]
+    answer = worker.report(leases=[{"id": lease_id, "epoch": epoch} for lease_id, epoch in ids])
+    assert answer.json()["leases"] == {lease_id: "lost" for lease_id, _ in ids}
+    assert grant.heartbeat() == "continue"
 
 
 def test_every_claim_has_an_epoch_of_its_own(cast: Cast) -> None:
@@ -241,7 +325,6 @@ def test_pauses_between_tries_grow_to_a_minute(cast: Cast, settings: Settings) -
 def call_all(grant: Grant) -> set[tuple[int, str]]:
     """Every call on a lease; their distinct answers."""
     answers = [
-        grant.heartbeat(),
         grant.put(0, [result(1)]),
         grant.complete(),
         grant.fail(),
@@ -268,10 +351,10 @@ def test_a_lease_answers_only_to_its_own_token_from_its_own_node(cast: Cast) -> 
         (mine, "lease_1", grant.token),
     ):
         assert call_all(Grant(worker, lease_id, token, 1, {})) == {(409, "lease_lost")}
-    without = mine.call("POST", f"leases/{grant.id}/heartbeat", {})
+    without = mine.call("POST", f"leases/{grant.id}/complete", {})
     assert without.json()["error"]["message"] == f"Send the lease's token in the header {LEASE_HEADER}"
     assert query_owner("SELECT to_jsonb(l)::text FROM fleet_lease l ORDER BY id") == before
-    assert grant.heartbeat().status_code == 200
+    assert grant.heartbeat() == "continue"
 
 
 def test_a_lease_that_has_ended_answers_to_nobody(cast: Cast) -> None:
@@ -280,6 +363,7 @@ def test_a_lease_that_has_ended_answers_to_nobody(cast: Cast) -> None:
     grant.put(0, [result(1)])
     assert grant.complete().status_code == 200
     assert call_all(grant) == {(409, "lease_lost")}
+    assert grant.heartbeat() == "lost"
 
 
 def test_a_failure_that_makes_no_sense_is_refused(cast: Cast) -> None:
@@ -289,4 +373,4 @@ def test_a_failure_that_makes_no_sense_is_refused(cast: Cast) -> None:
     for body in bodies:
         answer = grant.worker.call("POST", f"leases/{grant.id}/fail", body, lease=grant)
         assert answer.status_code == 400
-    assert grant.heartbeat().status_code == 200
+    assert grant.heartbeat() == "continue"

@@ -1,0 +1,48 @@
+"""How many rows of batches one engine gets at a time, and what it makes of them.
+
+Puts together what the three measure: the best width (:mod:`.width`), what online traffic leaves of it
+(:mod:`.online_share`), and the throughput that is reported (:mod:`.throughput`). Times are seconds of one clock.
+"""
+
+from __future__ import annotations
+
+from .config import ModelConfig
+from .engine_server import EngineLoad
+from .online_share import OnlineShare
+from .throughput import Throughput
+from .width import WidthFinder
+
+
+class Pace:
+    """:attr:`limit` rows may be in flight now."""
+
+    def __init__(self, model: ModelConfig) -> None:
+        self._width, self._share = WidthFinder(model.max_in_flight), OnlineShare(model.online_share)
+        self._throughput = Throughput()
+        self._is_saturated = False
+
+    @property
+    def limit(self) -> int:
+        """Rows in flight, at most."""
+        return self._share.limit(self._width.width)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Prompt and completion tokens of answered rows per second with rows in flight; 0 while not known."""
+        return self._throughput.tokens_per_second
+
+    def dispatched(self, in_flight: int, *, now: float) -> None:
+        """As many rows as may and can be in flight are."""
+        self._is_saturated = in_flight >= self._width.width
+        self._throughput.is_busy(in_flight > 0, now=now)
+
+    def answered(self, tokens: int, *, now: float) -> None:
+        """A row of that many tokens was answered."""
+        self._throughput.answered(tokens=tokens, now=now)
+        self._width.answered(tokens=tokens, now=now, is_saturated=self._is_saturated)
+
+    def passed(self, load: EngineLoad | None, *, ours: int, now: float) -> None:
+        """About once a second while rows run; ``ours`` are the engine's requests that are our rows'."""
+        if load is not None:
+            self._share.observe(running=load.running, waiting=load.waiting, ours=ours)
+        self._width.passed(now=now, is_saturated=self._is_saturated)
