@@ -8,7 +8,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
     """Another status; the column stays as it is."""
 
-    dependencies: ClassVar = [("tenants", "0004_idempotency")]
+    dependencies: ClassVar = [("tenants", "0005_credit_is_in_the_ledger")]
     operations: ClassVar = [
         migrations.AlterField(
             model_name="organization",

@@ -34,7 +34,7 @@ def _within_the_batch(field: str, table: str) -> list[migrations.RunSQL]:
 class Migration(migrations.Migration):
     """Replaces the keys on (organisation, id)."""
 
-    dependencies: ClassVar = [("batches", "0003_storage_key_index")]
+    dependencies: ClassVar = [("batches", "0004_life_cycle_and_funding")]
     operations: ClassVar = [
         *_within_the_batch("shard_id", "batches_shard"),
         *_within_the_batch("segment_id", "batches_segment"),
