@@ -65,12 +65,13 @@ class Grant:
 
 @dataclass
 class Worker:
-    """A node that has said hello, and reported its model ready."""
+    """A node that has said hello, and reported its models ready."""
 
     name: str = "node-1"
     token: str = ""
     incarnation: str = field(default_factory=lambda: uuid4().hex)
     node_id: str = ""
+    models: tuple[str, ...] = (MODEL,)
 
     def __post_init__(self) -> None:
         self.token = self.token or create_worker_token(name=self.name).token
@@ -84,14 +85,14 @@ class Worker:
         return self.call(
             "POST",
             "nodes",
-            {"protocol": protocol, "name": self.name, "incarnation": self.incarnation, "models": [MODEL]},
+            {"protocol": protocol, "name": self.name, "incarnation": self.incarnation, "models": self.models},
         )
 
     def report(self, *, state: str = "ready", leases: list[dict[str, Any]] | None = None, **model: Any) -> Any:
-        """The node's heartbeat; ``model`` are more fields of its model's report."""
+        """The node's heartbeat; ``model`` are more fields of its models' reports."""
         body = {
             "incarnation": self.incarnation,
-            "models": [{"name": MODEL, "state": state, **model}],
+            "models": [{"name": name, "state": state, **model} for name in self.models],
             "leases": leases or [],
         }
         return self.call("POST", f"nodes/{self.node_id}/heartbeat", body)

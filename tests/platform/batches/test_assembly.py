@@ -11,7 +11,7 @@ from common.errors import HoneError
 from common.storage import IncomingBlob
 from fleet.services import sweep_leases
 from tests.services import storage_root
-from tests.support.cast import Cast
+from tests.support.cast import MODEL, Cast
 from tests.support.facts import change, count, leases, let_back_off_pass, query_owner, uuid_of
 from tests.support.model import add_model
 from tests.support.rows import cancel, create, jsonl, line, read_file, retrieve, submit
@@ -40,7 +40,7 @@ def test_files_are_in_input_order_across_shards_models_and_segments(
     lines = [line(number, **({"body": other} if number % 3 == 0 else {})) for number in range(1, 12)]
     batch = submit(cast.alice, jsonl(lines))
     run_control()
-    worker = Worker()
+    worker = Worker(models=(MODEL, "other"))
     for model, shards in (("other", 1), ("little", 3)):
         grants = [worker.lease(model=model) for _ in range(shards)]
         for grant in grants[::-1]:
