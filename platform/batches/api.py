@@ -149,7 +149,13 @@ class BatchRetryView(BatchAPIView):
         """Run what did not succeed again, as a batch of its own."""
         cap = parsed(CapSerializer, request).get("max_cost")
         return self.answer(
-            retry_batch(project=self.project, key=self.principal.key, wire_id=batch_id, max_cost_nanos=cap)
+            retry_batch(
+                project=self.project,
+                key=self.principal.key,
+                wire_id=batch_id,
+                request=self.create_request(request.data),
+                max_cost_nanos=cap,
+            )
         )
 
 

@@ -19,11 +19,10 @@ from django.utils import timezone
 from batches.funding import release_batch, release_shard
 from batches.models import TERMINAL, Batch, Row, Shard
 from batches.selectors import get_controlled_batch, lock_batch
-from batches.spool import discard_blobs
 from catalog.models import BaseModel
 from common.errors import CODES, HoneError, not_found
 from common.ids import from_wire
-from common.storage import IncomingBlob
+from common.storage import IncomingBlob, discard_blobs
 from files.models import StoredFile
 from files.services import NewFile, add_file, release_file
 from fleet.heartbeat import WorkCancelledError

@@ -13,9 +13,8 @@ from batches.closing import start_assembly
 from batches.funding import settle_segment
 from batches.models import Batch, Row, Segment, Shard
 from batches.rows import store_results
-from batches.spool import discard_blobs
 from common.errors import HoneError
-from common.storage import save_new
+from common.storage import discard_blobs, save_new
 from fleet.models import Lease
 from fleet.services import lock_lease, note_progress
 from inference_workers.protocol import MAX_SEGMENT_ROWS, MessageError, RowResult, decode

@@ -15,14 +15,13 @@ from django.db.models.functions import Now
 from batches.closing import ASSEMBLY_KIND, CLEARING_KIND, VALIDATION_KIND
 from batches.models import TERMINAL, Batch, Row, Segment, Shard
 from common.storage import delete_blob
-from fleet.models import Lease
+from fleet.models import OPEN_STATES, Lease
 from tenants.scope import tenant_scope
 
 logger = structlog.get_logger(__name__)
 
 CHUNK_ROWS = 10_000
 CONTROL_KINDS = (VALIDATION_KIND, ASSEMBLY_KIND, CLEARING_KIND)
-_OPEN = (Lease.State.WAITING, Lease.State.LEASED)
 
 
 def remove_old_rows(*, limit: int = 2_000) -> int:
@@ -42,10 +41,12 @@ def remove_old_rows(*, limit: int = 2_000) -> int:
         | Exists(Row.all_tenants.filter(batch_id=OuterRef("id")))
         | Exists(Shard.all_tenants.filter(batch_id=OuterRef("id")))
     )
+    # Which rows a retry runs again is read from the rows of the batch that it retries.
+    is_being_retried = Exists(Batch.all_tenants.filter(retry_of_id=OuterRef("id"), status=Batch.Status.VALIDATING))
     due = (
-        Batch.all_tenants.filter(has_ended, has_something)
+        Batch.all_tenants.filter(has_ended, has_something, ~is_being_retried)
         .exclude(status=Batch.Status.FAILED, finalizing_at__isnull=False)
-        .exclude(control_lease__state__in=_OPEN)
+        .exclude(control_lease__state__in=OPEN_STATES)
     )
     cleared = 0
     for organization_id, batch_id in due.order_by("id").values_list("organization_id", "id")[:limit]:
@@ -68,7 +69,7 @@ def remove_old_leases(*, limit: int = 10_000) -> int:
     is_referred_to = Exists(Batch.all_tenants.filter(control_lease_id=OuterRef("id")))
     # Found across tenants; each is then deleted in its own tenant's scope.
     old = Lease.all_tenants.filter(~is_referred_to, kind__in=CONTROL_KINDS, created_at__lt=cutoff).exclude(
-        state__in=_OPEN
+        state__in=OPEN_STATES
     )
     by_organization: dict[UUID, list[UUID]] = {}
     for organization_id, lease_id in old.values_list("organization_id", "id")[:limit]:

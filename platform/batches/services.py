@@ -55,21 +55,27 @@ def create_batch(*, project: Project, key: ApiKey, new: NewBatch, request: Creat
     return batch
 
 
-def retry_batch(*, project: Project, key: ApiKey, wire_id: str, max_cost_nanos: int | None = None) -> Batch:
+def retry_batch(
+    *, project: Project, key: ApiKey, wire_id: str, request: CreateRequest, max_cost_nanos: int | None = None
+) -> Batch:
     """Run the rows of an ended batch again that failed, expired or were cancelled, as a batch of their own.
 
     A batch is retried once: repeating the call returns the retry, unless that one failed as a whole. Rows that fail
     again are retried from there.
     """
     with tenant_scope(project.organization_id):
+        made = earlier(request, Batch)
+        if made is not None:
+            return made
         parent = lock_batch(project=project, wire_id=wire_id)
         if not parent.is_terminal:
             raise HoneError("conflict", f"The batch is {parent.status}; retry it when it has ended", param="id")
-        earlier = Batch.objects.filter(retry_of_id=parent.id).exclude(status=Batch.Status.FAILED).first()
-        if earlier is not None:
-            return earlier
+        retry = Batch.objects.filter(retry_of_id=parent.id).exclude(status=Batch.Status.FAILED).first()
+        if retry is not None:
+            return retry
         rows = Row.objects.filter(batch_id=parent.id, shard__isnull=False)
-        if not rows.exclude(state=Row.State.COMPLETED).exists():
+        # Without its last lease the batch is being cleared of its rows (batches.retention).
+        if parent.control_lease_id is None or not rows.exclude(state=Row.State.COMPLETED).exists():
             raise HoneError("conflict", "The batch has no row that could be run again", param="id")
         new = NewBatch(
             input_file_id=parent.input_file.wire_id,
@@ -81,7 +87,9 @@ def retry_batch(*, project: Project, key: ApiKey, wire_id: str, max_cost_nanos: 
             max_cost_nanos=max_cost_nanos,
         )
         file = lock_file(project=project, wire_id=new.input_file_id, param="input_file_id")
-        return _add_batch(project, key, new, file, retry_of=parent)
+        retry = _add_batch(project, key, new, file, retry_of=parent)
+        remember(request, retry)
+    return retry
 
 
 def pause_batch(*, project: Project, wire_id: str, actor: str) -> Batch:

@@ -6,7 +6,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -145,6 +145,13 @@ def delete_blob(key: str) -> None:
     """Delete a blob; one that is gone already is fine."""
     with storage_errors():
         default_storage.delete(key)
+
+
+def discard_blobs(*keys: str) -> None:
+    """Delete blobs that nothing refers to; one that cannot be deleted now wastes room, no more."""
+    for key in keys:
+        with suppress(HoneError):
+            delete_blob(key)
 
 
 @dataclass

@@ -1,6 +1,5 @@
 """Writes about files."""
 
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -13,7 +12,7 @@ from django.utils import timezone
 
 from common.errors import HoneError, not_found
 from common.ids import from_wire
-from common.storage import IncomingBlob, delete_abandoned_incoming, delete_blob
+from common.storage import IncomingBlob, delete_abandoned_incoming, delete_blob, discard_blobs
 from files.models import FileUse, StoredFile
 from tenants.idempotency import CreateRequest, earlier, remember
 from tenants.models import Project
@@ -78,10 +77,10 @@ def create_file(
                 if request:
                     remember(request, file)
     except HoneError:
-        _discard(key)  # refused, so that certainly nothing refers to it
+        discard_blobs(key)  # refused, so that certainly nothing refers to it
         raise
     if file.storage_key != key:
-        _discard(key)
+        discard_blobs(key)
     return file
 
 
@@ -201,12 +200,6 @@ def forget_deleted_files(*, limit: int = 10_000) -> int:
         with tenant_scope(organization_id):
             StoredFile.objects.filter(id__in=file_ids).delete()
     return sum(map(len, by_organization.values()))
-
-
-def _discard(key: str) -> None:
-    """Delete bytes that nothing refers to; if that fails they waste room, no more."""
-    with suppress(HoneError):
-        delete_blob(key)
 
 
 def _delete_bytes(file: StoredFile) -> None:

@@ -101,3 +101,7 @@ class Lease(WireModel, TenantModel):
             ),
             models.Index(fields=["leased_until"], condition=models.Q(state="leased"), name="lease_leased"),
         ]
+
+
+OPEN_STATES = (Lease.State.WAITING, Lease.State.PAUSED, Lease.State.LEASED)
+"""Of a lease that has not ended."""

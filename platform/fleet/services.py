@@ -15,7 +15,7 @@ from common.database import SYSTEM
 from common.errors import HoneError
 from fleet.doorbell import ring_after_commit
 from fleet.handlers import handler_of
-from fleet.models import Lease, Node, WorkerToken
+from fleet.models import OPEN_STATES, Lease, Node, WorkerToken
 from inference_workers.protocol import PROTOCOL_VERSION, ModelReport, ModelState, NodeHello
 from tenants.keys import NewSecret, new_secret
 from tenants.scope import tenant_scope
@@ -109,8 +109,7 @@ def renew_lease(*, lease: Lease, seconds: float | None = None) -> Lease:
 
 def lock_open_leases(*, lease_ids: list[UUID]) -> QuerySet[Lease]:
     """Those of the leases that have not ended, locked in the order of their ids: all who lock several do."""
-    open_states = [Lease.State.WAITING, Lease.State.PAUSED, Lease.State.LEASED]
-    leases = Lease.objects.filter(id__in=lease_ids, state__in=open_states)
+    leases = Lease.objects.filter(id__in=lease_ids, state__in=OPEN_STATES)
     locked = list(leases.select_for_update().order_by("id").values_list("id", flat=True))
     return Lease.objects.filter(id__in=locked)
 

@@ -118,7 +118,9 @@ class EndpointListView(TenantAPIView):
     def post(self, request: Request) -> Response:
         """Create; the answer alone shows the secret."""
         data = parsed(CreateEndpointSerializer, request)
-        return Response(render_issued(create_endpoint(project=self.project, actor=self.principal.actor, **data)))
+        asked = self.create_request(request.data)
+        issued = create_endpoint(project=self.project, actor=self.principal.actor, request=asked, **data)
+        return Response(render_issued(issued))
 
     def get(self, request: Request) -> Response:
         """One page, newest first."""

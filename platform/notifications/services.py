@@ -22,6 +22,7 @@ from notifications.models import Delivery, DeliveryAttempt, Event, EventType, Fa
 from notifications.selectors import endpoint_deliveries, get_endpoint, live_endpoints
 from notifications.signing import signing_secret, valid_secrets
 from notifications.transport import check_url
+from tenants.idempotency import CreateRequest, earlier, remember
 from tenants.models import Project
 from tenants.scope import tenant_scope
 from tenants.services import record
@@ -100,11 +101,19 @@ def emit_event(*, organization_id: UUID, project_id: UUID, type: str, object_id:
             hurry_after_commit(task=SEND_TASK)
 
 
-def create_endpoint(*, project: Project, name: str, url: str, event_types: Sequence[str], actor: str) -> IssuedEndpoint:
-    """A new endpoint and its secret. The URL is checked as far as it can be without a look-up."""
+def create_endpoint(
+    *, project: Project, name: str, url: str, event_types: Sequence[str], actor: str, request: CreateRequest
+) -> IssuedEndpoint:
+    """A new endpoint and its secret; a repetition of ``request`` gets the endpoint made then.
+
+    The URL is checked as far as it can be without a look-up.
+    """
     _check_name(name)
     check_url(url)
     with tenant_scope(project.organization_id):
+        made = earlier(request, WebhookEndpoint)
+        if made is not None:
+            return _with_secret(made)
         # The project's row decides between two that want the last place.
         Project.objects.select_for_update(no_key=True).get(id=project.id)
         limit = settings.WEBHOOK_ENDPOINTS_PER_PROJECT
@@ -118,6 +127,7 @@ def create_endpoint(*, project: Project, name: str, url: str, event_types: Seque
             event_types=_known(event_types),
         )
         _record(endpoint, "created", actor, {"name": name, "event_types": endpoint.event_types})
+        remember(request, endpoint)
     return _with_secret(endpoint)
 
 

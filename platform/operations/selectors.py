@@ -5,7 +5,7 @@ from uuid import UUID
 from batches.models import TERMINAL, Batch
 from common.errors import not_found
 from common.ids import from_wire
-from fleet.models import Lease
+from fleet.models import OPEN_STATES, Lease
 from tenants.models import Organization
 from tenants.scope import tenant_scope
 
@@ -24,7 +24,7 @@ def open_work(*, organization_id: UUID) -> str:
     """What is still being worked on or waited for, in words; empty when there is nothing."""
     with tenant_scope(organization_id):
         batches = list(Batch.objects.exclude(status__in=TERMINAL).order_by("id")[:10])
-        leases = Lease.objects.filter(state__in=[Lease.State.WAITING, Lease.State.LEASED]).count()
+        leases = Lease.objects.filter(state__in=OPEN_STATES).count()
     named = [
         f"{batch.wire_id} is {batch.status}{f' and held: {batch.held_reason}' if batch.held_reason else ''}"
         for batch in batches
