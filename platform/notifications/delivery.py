@@ -69,12 +69,16 @@ queue AS (
         + row_number() OVER (PARTITION BY due.organization_id ORDER BY random()) AS turn
     FROM due LEFT JOIN busy ON busy.organization_id = due.organization_id
 ),
+wanted AS (
+    SELECT id FROM queue WHERE turn <= %(per_organization)s ORDER BY turn, random() LIMIT %(free)s
+),
 picked AS (
-    SELECT delivery.id
-    FROM notifications_delivery delivery JOIN queue ON queue.id = delivery.id
-    WHERE queue.turn <= %(per_organization)s AND delivery.state = 'pending' AND delivery.next_attempt_at <= now()
-    ORDER BY queue.turn, random() LIMIT %(free)s
-    FOR NO KEY UPDATE OF delivery SKIP LOCKED
+    -- Lateral, so that it can only be a look-up of each: the log may be long.
+    SELECT delivery.id FROM wanted CROSS JOIN LATERAL (
+        SELECT id FROM notifications_delivery
+        WHERE id = wanted.id AND state = 'pending' AND next_attempt_at <= now()
+        FOR NO KEY UPDATE SKIP LOCKED
+    ) delivery
 )
 UPDATE notifications_delivery delivery SET
     attempts = delivery.attempts + 1, next_attempt_at = now() + make_interval(secs => %(hold)s)

@@ -13,7 +13,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
@@ -42,6 +42,7 @@ _NOT_PUBLIC = [
         "168.63.129.16/32",  # Azure's platform service
         "2001::/23",  # protocol assignments, among them Teredo, which holds an IPv4 address
         "2002::/16",  # 6to4, likewise
+        "3fff::/20",  # documentation
     )
 ]
 
@@ -171,25 +172,29 @@ def _exchange(destination: _Destination, headers: Mapping[str, str], body: bytes
 
 @contextmanager
 def _connected(destination: _Destination, deadline: _Deadline) -> Iterator[socket.socket]:
-    candidates = _look_up(destination, deadline)
-    for number, (family, address) in enumerate(candidates):
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            # An address that does not answer must leave time for the next one.
-            sock.settimeout(deadline.remaining() / (len(candidates) - number))
-            sock.connect(address)
-            break
-        except OSError:
-            sock.close()
-            if number == len(candidates) - 1:
-                raise
-    with sock:
+    with _dial(_look_up(destination, deadline), deadline) as sock:
         if destination.scheme == "http":
             yield sock
             return
         sock.settimeout(deadline.remaining())
         with _tls().wrap_socket(sock, server_hostname=destination.host) as wrapped:
             yield wrapped
+
+
+def _dial(addresses: list[tuple[int, Any]], deadline: _Deadline) -> socket.socket:
+    """Connect to the first that answers; one that does not must leave time for the next."""
+    (family, address), *others = addresses
+    try:
+        with ExitStack() as on_failure:
+            sock = on_failure.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            sock.settimeout(deadline.remaining() / len(addresses))
+            sock.connect(address)
+            on_failure.pop_all()
+            return sock
+    except OSError:
+        if not others:
+            raise
+        return _dial(others, deadline)
 
 
 def _look_up(destination: _Destination, deadline: _Deadline) -> list[tuple[int, Any]]:

@@ -54,8 +54,8 @@ class Receiver:
 
 
 @contextmanager
-def open_receiver(*, certificate: Path | None = None) -> Iterator[Receiver]:
-    """Listen on a free port until the context ends; with HTTPS when given a certificate with its key."""
+def open_receiver(*, certificate: Path | None = None, host: str = "127.0.0.1", port: int = 0) -> Iterator[Receiver]:
+    """Listen until the context ends, on a free port unless told; with HTTPS when given a certificate with its key."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -75,7 +75,7 @@ def open_receiver(*, certificate: Path | None = None) -> Iterator[Receiver]:
         def handle_error(self, request: Any, client_address: Any) -> None:
             """A sender that goes away in the middle is one of the tests."""
 
-    server = Server(("127.0.0.1", 0), Handler)
+    server = Server((host, port), Handler)
     if certificate is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)

@@ -14,9 +14,7 @@ PATH = "/v1/webhook_endpoints"
 
 def make_endpoint(member: Member, url: str, *event_types: str) -> Any:
     """A new endpoint with its secret, for ``batch.completed`` unless told otherwise."""
-    answer = member.client.post(
-        PATH, {"name": "Hooks", "url": url, "event_types": list(event_types or (COMPLETED,))}
-    )  # fmt: skip
+    answer = member.client.post(PATH, {"name": "Hooks", "url": url, "event_types": list(event_types or (COMPLETED,))})
     assert answer.status_code == 200, answer.content
     return answer.json()
 

@@ -163,7 +163,7 @@ LEASE_MAX_ATTEMPTS = env.int("HONE_LEASE_MAX_ATTEMPTS", default=5)
 WEBHOOK_ENDPOINTS_PER_PROJECT = env.int("HONE_WEBHOOK_ENDPOINTS_PER_PROJECT", default=20)
 WEBHOOK_TIMEOUT_SECONDS = env.float("HONE_WEBHOOK_TIMEOUT_SECONDS", default=10)
 WEBHOOK_RETENTION_DAYS = env.int("HONE_WEBHOOK_RETENTION_DAYS", default=30)
-"""Events and delivery logs are kept so long, at least until the last attempt."""
+"""Events and delivery logs are kept so long, and in any case until the last attempt; 0 is for ever."""
 WEBHOOK_ALLOW_PRIVATE = switch("HONE_WEBHOOK_ALLOW_PRIVATE", default=False)
 """Lets webhooks go to http:// and to addresses inside this network: for development and tests alone."""
 

@@ -2,6 +2,7 @@
 
 import base64
 import logging
+from threading import BoundedSemaphore
 from typing import Any
 
 import pytest
@@ -194,6 +195,21 @@ def test_a_disabled_endpoint_is_told_nothing_until_it_is_enabled(cast: Cast) -> 
     assert cast.alice.client.post(path, {"enabled": True}).json()["enabled"] is True
     emit(cast.alice, "batch_3")
     assert [each["status"] for each in deliveries(cast.alice, endpoint)] == ["pending", "failed"]
+
+
+def test_tests_of_slow_endpoints_do_not_occupy_the_whole_server(
+    cast: Cast, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint = make_endpoint(cast.alice, receiver.url)
+    tests = BoundedSemaphore(1)
+    monkeypatch.setattr("notifications.services._tests", tests)
+    path = f"{PATH}/{endpoint['id']}/test"
+    with tests:
+        busy = cast.alice.client.post(path, {"event_type": COMPLETED})
+    assert (busy.status_code, busy.json()["error"]["code"]) == (503, "service_unavailable")
+    assert busy.headers["retry-after"] == "5"
+    assert receiver.received == []
+    assert [cast.alice.client.post(path, {"event_type": COMPLETED}).status_code for _ in range(2)] == [200, 200]
 
 
 def test_secrets_differ_and_stand_neither_in_the_database_nor_in_the_log(

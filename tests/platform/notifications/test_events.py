@@ -24,9 +24,7 @@ def events() -> list[tuple[str, str]]:
 
 
 def emit_in_scope(member: Member, object_id: str, type_: str = COMPLETED) -> None:
-    emit_event(
-        organization_id=member.organization.id, project_id=member.project.id, type=type_, object_id=object_id
-    )  # fmt: skip
+    emit_event(organization_id=member.organization.id, project_id=member.project.id, type=type_, object_id=object_id)
 
 
 def test_an_event_goes_to_every_endpoint_that_wants_it_and_to_no_other(cast: Cast) -> None:

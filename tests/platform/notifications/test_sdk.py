@@ -40,6 +40,11 @@ def test_an_endpoint_from_creation_to_deletion(webhook_server: Server, cast: Cas
         changed = client.webhooks.update(made.id, name="Staging", event_types=["batch.expired"])
         assert (changed.name, changed.url, changed.event_types) == ("Staging", receiver.url, ["batch.expired"])
         assert client.webhooks.retrieve(made.id) == changed
+        for enabled in (False, True):
+            switched = client.webhooks.update(made.id, extra_body={"enabled": enabled})
+            assert switched.model_dump(exclude={"updated_at"}) == {
+                **changed.model_dump(exclude={"updated_at"}), "enabled": enabled,
+            }  # fmt: skip
         deleted = client.webhooks.delete(made.id)
         assert (deleted.id, deleted.object, deleted.deleted) == (made.id, "webhook_endpoint.deleted", True)
         assert list(client.webhooks.list()) == []
