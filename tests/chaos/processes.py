@@ -109,8 +109,10 @@ def log_of(instance: Instance, name: str) -> list[dict[str, Any]]:
 
 
 def _child(parent: psutil.Process, word: str) -> psutil.Process:
-    children = parent.children(recursive=True)
-    return next(child for child in children if any(word in part for part in child.cmdline()))
+    for child in parent.children(recursive=True):
+        if any(word in part for part in child.cmdline()):
+            return child
+    raise LookupError(word)
 
 
 def _metric(server: psutil.Process, name: str) -> int:
@@ -123,7 +125,7 @@ def _metric(server: psutil.Process, name: str) -> int:
 def _present(find: Finder) -> psutil.Process | None:
     try:
         process = find()
-    except (LookupError, StopIteration, psutil.NoSuchProcess, psutil.ZombieProcess):
+    except (LookupError, psutil.NoSuchProcess):
         return None
     return process if is_alive(process) else None
 
