@@ -33,7 +33,7 @@ IDLE_NODES_FIRST_SECONDS = 0.2
 OTHERS_POLLS = 5
 """A bell tells of others' work; that one was missed is found after so many times the usual poll interval."""
 WATCH_SECONDS = 1.0
-"""Between two looks at the engine's load."""
+"""Between two looks at the engine."""
 ENGINE_ABSENCE_SECONDS = 90.0
 """How long leases are held without an engine before another node may have them."""
 UNAUTHORIZED_POLL_SECONDS = 30.0
@@ -274,7 +274,8 @@ class BatchRunner:
                 self._end_leases("engine_unavailable", "the node has no engine for this model")
             if server is not None and self._in_flight > 0:
                 ours = self._requests
-                self._pace.passed(await server.load(), ours=ours, now=loop.time())
+                load = await server.load() if self._pace.wants_load() else None
+                self._pace.passed(load, ours=ours, now=loop.time())
                 self._change.set()
 
     def _engine_changed(self) -> None:

@@ -12,7 +12,6 @@ import re
 import secrets
 import socket
 from collections import deque
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ import structlog
 
 from .config import ModelConfig
 from .engine_command import engine_command, engine_environment
+from .online_share import EngineLoad
 from .processes import ProcessTree
 
 PROBE_SECONDS = 1.0
@@ -46,14 +46,6 @@ class EngineDied(Exception):
 
 class EngineTrouble(Exception):
     """A request failed on an engine that is alive: 5xx or alike, a cut connection, or no JSON object."""
-
-
-@dataclass(frozen=True)
-class EngineLoad:
-    """Requests in an engine, whosever they are."""
-
-    running: int
-    waiting: int
 
 
 class EngineServer:

@@ -6,8 +6,18 @@ the engine's running batch, and the time of a step. Multiplicative decrease, the
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 SHRINK = 0.7
 GROW = 0.1
+
+
+@dataclass(frozen=True)
+class EngineLoad:
+    """Requests in an engine, whosever they are."""
+
+    running: int
+    waiting: int
 
 
 class OnlineShare:
@@ -16,19 +26,23 @@ class OnlineShare:
     def __init__(self, floor: float) -> None:
         self._floor = floor
         self.part = 1.0
+        self.has_company = False
+        """Whether there were requests of others at the last look."""
         self._ours = 0
 
-    def observe(self, *, running: int, waiting: int, ours: int) -> None:
-        """Once a second: requests in the engine, those that wait in it, and how many of both are ours.
+    def observe(self, load: EngineLoad | None, *, ours: int) -> None:
+        """Once a second: requests of ours, and of all if somebody has looked.
 
         The engine's numbers are as old as its last step. So what was ours a second ago still counts as ours: a row
         that has just ended must not be taken for somebody else's.
         """
-        others = running + waiting - max(ours, self._ours)
-        self._ours = ours
-        if others <= 0:
+        ours, self._ours = max(ours, self._ours), ours
+        if load is None:
+            return
+        self.has_company = load.running + load.waiting > ours
+        if not self.has_company:
             self.part = min(1.0, self.part + GROW)
-        elif waiting > 0:
+        elif load.waiting > 0:
             self.part = max(self._floor, self.part * SHRINK)
 
     def limit(self, width: int) -> int:

@@ -7,10 +7,12 @@ Puts together what the three measure: the best width (:mod:`.width`), what onlin
 from __future__ import annotations
 
 from .config import ModelConfig
-from .engine_server import EngineLoad
-from .online_share import OnlineShare
+from .online_share import EngineLoad, OnlineShare
 from .throughput import Throughput
 from .width import WidthFinder
+
+LOOK_SECONDS = 3
+"""Between two looks at an engine that has nobody's requests but ours."""
 
 
 class Pace:
@@ -19,7 +21,7 @@ class Pace:
     def __init__(self, model: ModelConfig) -> None:
         self._width, self._share = WidthFinder(model.max_in_flight), OnlineShare(model.online_share)
         self._throughput = Throughput()
-        self._is_saturated = False
+        self._is_saturated, self._seconds = False, 0
 
     @property
     def limit(self) -> int:
@@ -41,8 +43,16 @@ class Pace:
         self._throughput.answered(tokens=tokens, now=now)
         self._width.answered(tokens=tokens, now=now, is_saturated=self._is_saturated)
 
+    def wants_load(self) -> bool:
+        """Ask it every second while rows run: whether the engine should be asked for its load now.
+
+        A look costs vLLM some 8 ms of a CPU, so while there is nobody else to make room for they are few: until the
+        next one the engine's own priorities have to do.
+        """
+        self._seconds += 1
+        return self._share.has_company or self._share.part < 1 or self._seconds % LOOK_SECONDS == 0
+
     def passed(self, load: EngineLoad | None, *, ours: int, now: float) -> None:
         """About once a second while rows run; ``ours`` are the engine's requests that are our rows'."""
-        if load is not None:
-            self._share.observe(running=load.running, waiting=load.waiting, ours=ours)
+        self._share.observe(load, ours=ours)
         self._width.passed(now=now, is_saturated=self._is_saturated)

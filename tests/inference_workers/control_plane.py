@@ -30,7 +30,7 @@ class Shard:
     model: str
     rows: dict[int, dict[str, Any]]
     endpoint: str = ENDPOINT
-    row_timeout_seconds: float = 30.0
+    row_timeout_seconds: float = 300.0
     organization_id: str = "org_1"
     weight: int = 1
     epoch: int = 0

@@ -1,13 +1,13 @@
 """Batch rows make room for requests of people who wait."""
 
-from inference_workers.online_share import OnlineShare
+from inference_workers.online_share import EngineLoad, OnlineShare
 
 
 def limits(share: OnlineShare, seconds: list[tuple[int, int, int]], width: int = 64) -> list[int]:
     """The limit after each second of (running, waiting, ours)."""
     found = []
     for running, waiting, ours in seconds:
-        share.observe(running=running, waiting=waiting, ours=ours)
+        share.observe(EngineLoad(running, waiting), ours=ours)
         found.append(share.limit(width))
     return found
 
@@ -29,6 +29,17 @@ def test_others_that_do_not_wait_cost_nothing() -> None:
 
 def test_a_row_that_has_just_ended_is_not_taken_for_somebody_elses() -> None:
     assert limits(OnlineShare(0.5), [(64, 0, 64), (50, 14, 3), (3, 0, 3)]) == [64, 64, 64]
+
+
+def test_a_second_without_a_look_changes_nothing_but_what_was_ours() -> None:
+    share = OnlineShare(0.5)
+    share.observe(EngineLoad(6, 4), ours=2)
+    assert (share.limit(64), share.has_company) == (45, True)
+    share.observe(None, ours=12)
+    share.observe(None, ours=11)
+    assert (share.limit(64), share.has_company) == (45, True)
+    share.observe(EngineLoad(8, 3), ours=3)
+    assert (share.limit(64), share.has_company) == (51, False)
 
 
 def test_at_least_one_row_runs() -> None:

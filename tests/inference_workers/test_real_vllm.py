@@ -146,6 +146,9 @@ async def test_a_real_engine_works_aborts_and_is_replaced(control_plane: FakeCon
         first = control_plane.add(MODEL, [chat(f"What is {row} plus {row}?", 16) for row in range(64)])
         await control_plane.until(control_plane.all_done, seconds=300)
         answered_well(first)
+        (model,) = control_plane.reports[-1]["models"]
+        assert model["tokens_per_second"] > 0
+        assert model["in_flight_limit"] == 64
 
         cancelled = control_plane.add(MODEL, [chat(f"Tell a long story about {row}.", 1500) for row in range(64)])
         produced = await metric(agent, "generation_tokens_total")
