@@ -25,7 +25,7 @@ from tests.chaos.processes import (
     web_child,
 )
 from tests.e2e.jobs import completed, output, requests, submit, wait_for_end, wait_for_rows
-from tests.support.books import assert_accounts_agree, assert_nothing_is_stuck, query
+from tests.support.books import assert_accounts_agree, assert_nothing_is_stuck, assert_the_ledger_is_right, query
 from tests.support.cast import MODEL
 from tests.support.customers import Customer
 from tests.support.stand_in_engine import DIE
@@ -46,6 +46,7 @@ def healthy(instance: Instance) -> Iterator[None]:
         wait_for(partial(engine, instance, node))
     yield
     assert_nothing_is_stuck(instance)
+    assert_the_ledger_is_right(instance)
 
 
 def test_postgres_crashes_and_is_restarted_while_a_batch_runs(instance: Instance, alice: Customer) -> None:

@@ -12,7 +12,7 @@ from openai.types import Batch
 from infra.dev.instance import Instance
 from tests.chaos.processes import kill, victims, wait_for_web
 from tests.e2e.jobs import requests, submit, wait_for_end
-from tests.support.books import assert_accounts_agree, assert_nothing_is_stuck, query
+from tests.support.books import assert_accounts_agree, assert_nothing_is_stuck, assert_the_ledger_is_right, query
 from tests.support.cast import MODEL
 from tests.support.customers import Customer
 from tests.support.waiting import wait_until
@@ -51,6 +51,7 @@ def test_batches_survive_the_death_of_every_process(
         assert finished.request_counts is not None
         assert finished.request_counts.completed == ROWS
     assert_nothing_is_stuck(instance)
+    assert_the_ledger_is_right(instance)
     with capsys.disabled():
         kinds = ", ".join(f"{count} x {kind}" for kind, count in done.most_common())
         sys.stdout.write(f"\n{len(batches)} batches of {ROWS} rows survived (seed {seed}): {kinds}\n")

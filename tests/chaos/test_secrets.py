@@ -27,7 +27,10 @@ def test_no_secret_is_in_a_log_an_error_or_the_database(instance: Instance, alic
     tokens = [path.read_text().strip() for path in sorted(instance.home.glob("*.token"))]
     assert len(tokens) == len(NODES)
     engine_keys = [wait_for(partial(engine, instance, node)).environ()["VLLM_API_KEY"] for node in NODES]
-    issued = [*keys, *tokens, *engine_keys, *service_secrets(instance).values()]
+    hook = alice.client.webhooks.create(
+        name="secret", url="https://hooks.example.com/", event_types=["batch.completed"]
+    )  # fmt: skip
+    issued = [*keys, *tokens, *engine_keys, hook.signing_secret, *service_secrets(instance).values()]
     wait_for_end(alice.client, submit(alice.client, requests(4, model=MODEL)))
     errors = [answer for secret in [*keys, *tokens] for answer in provoke_errors(instance, alice, secret)]
     logs = "".join(path.read_text(errors="replace") for path in sorted((instance.home / "logs").iterdir()))
@@ -55,7 +58,7 @@ def leaks(text: str, secrets: list[str]) -> list[str]:
     """Which of the secrets the text holds, whole or without their public part, plain, in hexadecimal or base64."""
     found = []
     for secret in secrets:
-        parts = {secret, secret.rpartition("_")[2] if secret.startswith("hone_") else secret}
+        parts = {secret, secret.rpartition("_")[2] if secret.startswith(("hone_", "whsec_")) else secret}
         raw = [part.encode() for part in parts] + [bytes.fromhex(part) for part in parts if is_hexadecimal(part)]
         spellings = {*parts, *(value.hex() for value in raw)}
         spellings |= {encode(value).decode().rstrip("=") for value in raw for encode in ENCODERS}

@@ -23,7 +23,7 @@ def query(instance: Instance, statement: str, *parameters: Any) -> list[tuple[An
 def assert_accounts_agree(instance: Instance, customer: Customer, batch: Batch) -> Batch:
     """A completed batch has every line exactly once, in input order, and whoever counts it counts the same.
 
-    Output file = batch object = counters = rows = usage events. Returns the batch as it is now.
+    Output file = batch object = counters = rows = usage events = ledger. Returns the batch as it is now.
     """
     client = customer.client
     done = client.batches.retrieve(batch.id)
@@ -53,7 +53,15 @@ def assert_accounts_agree(instance: Instance, customer: Customer, batch: Batch) 
     events = _sums(instance, "metering_usageevent WHERE job = %s", batch.id)
     assert events == [len(answers), *story[3:]]
     assert (cost > 0) == bool(answers)
+    assert _money(instance, batch.id) == (cost, 0)
     return done
+
+
+def assert_the_ledger_is_right(instance: Instance) -> None:
+    """Debits equal credits, every balance is what its postings say, and no job that has ended holds anything."""
+    instance.manage("check_ledger")  # raises when it finds something
+    held = query(instance, "SELECT coalesce(sum(remaining_nanos), 0) FROM billing_hold")
+    assert held == [(0,)]
 
 
 def assert_nothing_is_stuck(instance: Instance, *, seconds: float = 60) -> None:
@@ -61,6 +69,13 @@ def assert_nothing_is_stuck(instance: Instance, *, seconds: float = 60) -> None:
     leases = "SELECT count(*) FROM fleet_lease WHERE state IN ('waiting', 'leased')"
     batches = f"SELECT count(*) FROM batches_batch WHERE status IN {OPEN}"
     wait_until(lambda: query(instance, leases) + query(instance, batches) == [(0,), (0,)], seconds=seconds)
+
+
+def _money(instance: Instance, job: str) -> tuple[int, int]:
+    """What the ledger says that a job was charged and still holds, in nano-USD."""
+    settled = "SELECT coalesce(sum(amount_nanos), 0) FROM billing_posting WHERE subject = %s AND kind = 'settlement'"
+    held = "SELECT coalesce(sum(remaining_nanos), 0) FROM billing_hold WHERE job = %s"
+    return int(query(instance, settled, job)[0][0]), int(query(instance, held, job)[0][0])
 
 
 def _sums(instance: Instance, source: str, key: str, *, states: bool = False) -> Sequence[int]:

@@ -86,7 +86,7 @@ def test_registrations_at_the_same_time_number_prices_one_after_the_other(folder
         register_model(directory=folder, online=ONLINE, batch=batch(TokenPrice(nanos, nanos, nanos)))
 
     at_once(*[lambda nanos=nanos: register(nanos) for nanos in (61, 62, 63)])
-    assert [version for kind, _, version, _ in prices() if kind == "batch"] == [1, 2, 3, 4]
+    assert [version for _, window, version, _ in prices() if window == "24h"] == [1, 2, 3, 4]
 
 
 def test_a_new_revision_replaces_the_old_one_with_its_tokenizer(folder: Path) -> None:

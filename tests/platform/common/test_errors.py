@@ -59,7 +59,7 @@ def test_another_media_type_than_json(cast: Cast) -> None:
 
 def test_json_by_any_of_its_names(cast: Cast) -> None:
     for content_type in ("application/json", "application/json; charset=utf-8", "Application/JSON", ""):
-        check(post(cast, b"{}", content_type), 400, "missing_required_parameter", param="input_file_id")
+        check(post(cast, b"{}", content_type), 400, "missing_required_parameter", param="endpoint")
 
 
 def test_malformed_json(cast: Cast) -> None:
@@ -81,7 +81,7 @@ def test_a_body_that_is_too_large(cast: Cast) -> None:
 
 def test_a_body_that_is_as_large_as_allowed(cast: Cast) -> None:
     body = b"{}" + b" " * (8_388_608 - 2)
-    check(post(cast, body), 400, "missing_required_parameter", param="input_file_id")
+    check(post(cast, body), 400, "missing_required_parameter", param="endpoint")
 
 
 def test_an_unknown_parameter(cast: Cast) -> None:
@@ -92,7 +92,7 @@ def test_an_unknown_parameter(cast: Cast) -> None:
 
 def test_a_missing_parameter(cast: Cast) -> None:
     answer = cast.alice.client.post("/v1/batches", {"endpoint": "/v1/chat/completions", "completion_window": "24h"})
-    error = check(answer, 400, "missing_required_parameter", param="input_file_id")
+    error = check(answer, 400, "missing_required_parameter", param="endpoint")
     assert error["message"] == "Missing required parameter: 'input_file_id'."
 
 

@@ -51,7 +51,7 @@ def test_a_call_on_a_lease_costs_one_statement_and_what_it_does(worker: Worker) 
     grant = worker.lease()
     read = statements(lambda: worker.call("GET", f"leases/{grant.id}/input", lease=grant))
     assert read == 1 + SCOPE + 2  # shard and file, rows
-    assert statements(lambda: grant.put(0, [result(1)]), 201) == 1 + (SCOPE + 2) + (SCOPE + 9)  # read; store
+    assert statements(lambda: grant.put(0, [result(1)]), 201) == 1 + (SCOPE + 2) + (SCOPE + 10)  # read; store
     assert statements(lambda: grant.put(0, [result(1)])) == 1 + SCOPE + 2
     grant.put(1, [result(2), result(3)])
     assert statements(grant.complete) == 1 + SCOPE + 3  # lock, nothing missing, done
