@@ -64,6 +64,7 @@ class BatchRunner:
     def wake(self) -> None:
         """Ask for work now: somebody said that there is some."""
         self._bell.set()
+        self._change.set()
 
     def report(self) -> protocol.ModelReport:
         """The model as it is now."""

@@ -41,7 +41,8 @@ class Pace:
     def answered(self, tokens: int, *, now: float) -> None:
         """A row of that many tokens was answered."""
         self._throughput.answered(tokens=tokens, now=now)
-        self._width.answered(tokens=tokens, now=now, is_saturated=self._is_saturated)
+        # An engine that counts no tokens is judged by its rows.
+        self._width.answered(tokens=max(1, tokens), now=now, is_saturated=self._is_saturated)
 
     def wants_load(self) -> bool:
         """Ask it every second while rows run: whether the engine should be asked for its load now.

@@ -106,24 +106,21 @@ class WidthFinder:
                 self._probe()
             return
         gain = rate / self._base if self._base else WORTH
-        if self._phase is _Phase.DOWN:
-            kept = min(1.0, self._kept * gain)
-            is_kept, self._kept = kept >= LOSS, kept if kept >= LOSS else self._kept
-        else:
-            is_kept = gain >= WORTH
         if self._phase is _Phase.RAMP:
             self._base = rate
-            if is_kept:
+            if gain >= WORTH:
                 self._ramp()
             else:
                 self._hold(self.width)
-        elif is_kept:
-            self._kept = 1.0 if self._phase is _Phase.UP else self._kept
-            self._prefers_up = self._phase is _Phase.UP
-            self._base, self._patience = rate, FIRST_PATIENCE
+            return
+        is_up = self._phase is _Phase.UP
+        kept = 1.0 if is_up else min(1.0, self._kept * gain)
+        if (gain >= WORTH) if is_up else (kept >= LOSS):
+            self._base, self._kept = rate, kept
+            self._prefers_up, self._patience = is_up, FIRST_PATIENCE
             self._probe()
         else:
-            self._prefers_up = self._phase is _Phase.DOWN
+            self._prefers_up = not is_up
             self._patience = min(2 * self._patience, LAST_PATIENCE)
             self._hold(self._held)
 

@@ -413,6 +413,17 @@ async def test_a_draining_node_finishes_what_it_holds_and_leases_nothing(
     await control_plane.until(control_plane.all_done)
 
 
+async def test_a_bell_is_heard_while_all_rows_are_slow(control_plane: FakeControlPlane, start_node: StartNode) -> None:
+    big = control_plane.add(MODEL, [chat(SLOW)] * 20, organization_id="org_a")
+    node = await start_node(max_in_flight=4)
+    await control_plane.until(lambda: big.state == "leased")
+    await control_plane.until(lambda: control_plane.count("leases") >= 2)  # asked for others', in vain
+    node.runner.poll_seconds = 3600
+    small = control_plane.add(MODEL, [chat("small")], organization_id="org_b")
+    node.runner.wake()
+    await control_plane.until(lambda: small.state == "leased", seconds=1)
+
+
 async def test_a_bell_saves_the_poll_interval(control_plane: FakeControlPlane, start_node: StartNode) -> None:
     node = await start_node()
     node.runner.poll_seconds = 3600

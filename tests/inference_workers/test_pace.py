@@ -24,6 +24,16 @@ def test_an_engine_without_company_is_looked_at_now_and_then_and_one_with_compan
     assert [engine.wants_load() for _ in range(LOOK_SECONDS)].count(True) == 1
 
 
+def test_an_engine_that_counts_no_tokens_is_judged_by_its_rows() -> None:
+    engine = pace(64)
+    engine.dispatched(16, now=0.0)
+    for row in range(1, 1000):  # a hundred rows a second, however wide
+        engine.dispatched(engine.limit, now=row / 100)
+        engine.answered(0, now=row / 100)
+    assert engine.limit == 32
+    assert engine.tokens_per_second == 0
+
+
 def test_only_a_full_engine_teaches_the_width() -> None:
     engine = pace(64)
     engine.dispatched(15, now=0.0)
