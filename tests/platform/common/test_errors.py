@@ -92,7 +92,7 @@ def test_an_unknown_parameter(cast: Cast) -> None:
 
 def test_a_missing_parameter(cast: Cast) -> None:
     answer = cast.alice.client.post("/v1/batches", {"endpoint": "/v1/chat/completions", "completion_window": "24h"})
-    error = check(answer, 400, "missing_required_parameter", param="endpoint")
+    error = check(answer, 400, "missing_required_parameter", param="input_file_id")
     assert error["message"] == "Missing required parameter: 'input_file_id'."
 
 
