@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -67,6 +68,19 @@ def running_instance(
         if process.returncode != 0:  # it was killed, or could not start: its services may have stayed
             with suppress(services.HomeInUseError):
                 stop(home)
+
+
+def empty_home(name: str) -> Path:
+    """A fresh home below the default one, for an instance that starts empty but need not prepare the models again."""
+    home = services.default_home() / name
+    if home.exists():
+        stop(home)  # what an interrupted run has left; work of its own would be in the way
+        shutil.rmtree(home)
+    home.mkdir(parents=True)
+    models = services.default_home() / "models"
+    models.mkdir(exist_ok=True)
+    (home / "models").symlink_to(models)
+    return home
 
 
 class Instance:

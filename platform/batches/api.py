@@ -99,8 +99,7 @@ class BatchView(BatchAPIView):
     def get(self, request: Request, batch_id: str) -> Response:
         """The batch object."""
         with tenant_scope(self.principal.organization_id):
-            batch = get_batch(project=self.project, wire_id=batch_id)
-        return self.answer(batch)
+            return self.answer(get_batch(project=self.project, wire_id=batch_id))
 
 
 class BatchCancelView(BatchAPIView):
@@ -136,8 +135,7 @@ class BatchResumeView(BatchAPIView):
             project=self.project, wire_id=batch_id, actor=self.principal.actor, max_cost_nanos=cap
         )  # fmt: skip
         with tenant_scope(batch.organization_id):
-            batch = get_batch(project=self.project, wire_id=batch_id)  # it may have paused again
-        return self.answer(batch)
+            return self.answer(get_batch(project=self.project, wire_id=batch_id))  # it may have paused again
 
 
 class BatchRetryView(BatchAPIView):

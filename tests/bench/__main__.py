@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from infra.dev.instance import running_instance
+from infra.dev.instance import empty_home, running_instance
 from infra.dev.services import default_home
 from tests.bench import claims, rows, throughput, validation
 
@@ -23,7 +23,7 @@ def main() -> int:
     print("\nRows of growing batches (stand-in engine)", flush=True)
     results["rows"] = rows.measure()
     print("\nBatch throughput (real vLLM)", flush=True)
-    with running_instance(home=default_home()) as instance:
+    with running_instance(home=empty_home("bench-instance")) as instance:
         arguments = ("--name", "Bench", "--owner-email", "bench@example.com", "--credit-usd", "1000")
         made = json.loads(instance.manage("create_organization", *arguments).splitlines()[-1])
         results["throughput"] = throughput.measure(instance, made["api_key"])

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.dev.instance import Instance, running_instance
-from infra.dev.services import default_home
+from infra.dev.instance import Instance, empty_home, running_instance
 from tests.support.customers import Customer, make_customer
 
 
@@ -20,13 +19,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def instance() -> Iterator[Instance]:
     """Hone with SmolLM2 on the CPU; the prepared model is shared with ``make run``."""
-    home = default_home() / "e2e"
-    home.mkdir(parents=True, exist_ok=True)
-    models = default_home() / "models"
-    models.mkdir(exist_ok=True)
-    if not (home / "models").exists():
-        (home / "models").symlink_to(models)
-    with running_instance(home=home) as running:
+    with running_instance(home=empty_home("e2e")) as running:
         yield running
 
 
