@@ -178,6 +178,8 @@ def _disagreement(batch: Batch, artefact: Artefact) -> str:
         output=Sum("output_tokens", default=0),
         cost=Sum("cost_nanos", default=0),
     )
+    # Of a batch that was open when the ledger came nothing was ever held, and nothing is charged.
+    charged = charged_for(job=batch.wire_id) if batch.holds else batch.cost_nanos
     row_cost = Row.objects.filter(batch_id=batch.id).aggregate(cost=Sum("cost_nanos", default=0))["cost"]
     accounts = {
         "lines": (batch.total, artefact.states.total()),
@@ -189,7 +191,7 @@ def _disagreement(batch: Batch, artefact: Artefact) -> str:
         "input tokens": (batch.input_tokens, found.input_tokens, events["input"]),
         "output tokens": (batch.output_tokens, found.output_tokens, events["output"]),
         "cached tokens": (batch.cached_tokens, found.cached_tokens, events["cached"]),
-        "cost": (batch.cost_nanos, row_cost, events["cost"], charged_for(job=batch.wire_id)),
+        "cost": (batch.cost_nanos, row_cost, events["cost"], charged),
     }
     return "; ".join(f"{name}: {values}" for name, values in accounts.items() if len(set(values)) > 1)
 

@@ -124,7 +124,7 @@ class Migration(migrations.Migration):
             ),
         ),
         *bind("batches_batch", {"retry_of_id": "batches_batch"}),
-        # What is open already was never held for: it runs on as if it had been free.
+        # What is open already was never held for: it runs to its end and is not charged.
         migrations.RunSQL(
             """
             UPDATE batches_shard SET is_funded = true, pending = (
