@@ -45,23 +45,24 @@ class DurableFileSystemStorage(FileSystemStorage):
 class IncomingBlob:
     """Bytes on their way into the storage: kept in a temporary file, hashed, then moved to their key.
 
-    A context manager: what is not :meth:`keep`-ed is deleted.
+    A context manager: what is not :meth:`keep`-ed is deleted. ``param`` is what the caller knows the bytes by.
     """
 
-    def __init__(self, *, max_bytes: int | None = None) -> None:
+    def __init__(self, *, max_bytes: int | None = None, param: str = "file") -> None:
         folder = _incoming_folder()
         with storage_errors():
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._file = tempfile.NamedTemporaryFile(dir=folder, delete=False)  # noqa: SIM115  # closed in __exit__
         self._digest = hashlib.sha256()
         self._max_bytes = max_bytes
+        self._param = param
         self.size = 0
 
     def write(self, data: bytes) -> None:
         """Append bytes."""
         self.size += len(data)
         if self._max_bytes is not None and self.size > self._max_bytes:
-            raise HoneError("file_too_large", f"The file exceeds {self._max_bytes} bytes", param="file")
+            raise HoneError("file_too_large", f"'{self._param}' exceeds {self._max_bytes} bytes", param=self._param)
         self._digest.update(data)
         with storage_errors():
             self._file.write(data)

@@ -14,9 +14,9 @@ from common.errors import HoneError
 from common.pagination import page_request, paginate
 from common.storage import BlobRange, IncomingBlob
 from files.models import StoredFile
+from files.multipart import Form, receive
 from files.selectors import get_file, live_files
 from files.services import UPLOAD_PURPOSES, NewFile, create_file, delete_file, upload_limit
-from files.uploads import Upload, receive
 from tenants.access import TenantAPIView
 from tenants.scope import tenant_scope
 
@@ -48,14 +48,14 @@ class FileListView(TenantAPIView):
     def post(self, request: Request) -> Response:
         """Stream the upload to the storage, then name it."""
         with IncomingBlob(max_bytes=upload_limit("")) as blob:
-            upload = receive(request, blob)
+            form = receive(request, blob)
             file = create_file(
                 project=self.project,
                 blob=blob,
-                new=_new_file(upload),
+                new=_new_file(form),
                 actor=self.principal.actor,
                 created_by=self.principal.key.id,
-                request=self.create_request({**upload.fields, "filename": upload.filename}, digest=blob.sha256),
+                request=self.create_request({**form.fields, "filename": form.filename}, digest=blob.sha256),
             )
         return Response(render_file(file))
 
@@ -117,8 +117,8 @@ class FileContentView(TenantAPIView):
         )
 
 
-def _new_file(upload: Upload) -> NewFile:
-    fields = dict(upload.fields)
+def _new_file(form: Form) -> NewFile:
+    fields = dict(form.fields)
     purpose = fields.pop("purpose", None)
     if purpose is None:
         raise HoneError("missing_required_parameter", "Missing required parameter: 'purpose'.", param="purpose")
@@ -130,7 +130,7 @@ def _new_file(upload: Upload) -> NewFile:
     if fields:
         name = next(iter(fields))
         raise HoneError("unknown_parameter", f"Unknown parameter: '{name}'.", param=name)
-    filename = (upload.filename or "").replace("\\", "/").rpartition("/")[2]
+    filename = (form.filename or "").replace("\\", "/").rpartition("/")[2]
     if not filename or len(filename) > 255 or not filename.isprintable():
         raise HoneError("invalid_value", "'filename' must have 1 to 255 printable characters", param="file")
     return NewFile(filename=filename, purpose=StoredFile.Purpose(purpose), lifetime=_lifetime(anchor, seconds))

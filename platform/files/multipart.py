@@ -1,4 +1,4 @@
-"""Multipart uploads, streamed: Django's own parser accepts a body that was cut off, this one does not."""
+"""Multipart bodies, streamed: Django's own parser accepts a body that was cut off, this one does not."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,14 +14,14 @@ MAX_FIELDS = 64
 
 
 @dataclass
-class Upload:
-    """The form fields of a request, and the file that is being received with them."""
+class Form:
+    """The form fields of a request, and the name of the file that is being received with them."""
 
     fields: dict[str, str] = field(default_factory=dict)
     filename: str | None = None
 
 
-def receive(request: Request, blob: IncomingBlob, *, file_field: str = "file") -> Upload:
+def receive(request: Request, blob: IncomingBlob, *, file_field: str = "file") -> Form:
     """Read the whole body: the part ``file_field`` goes to ``blob``, all others are short texts.
 
     Reads the server's stream itself, so that a body of unknown length (chunked) works like any other.
@@ -59,7 +59,7 @@ class _Reader:
     def __init__(self, blob: IncomingBlob, file_field: str) -> None:
         self._blob = blob
         self._file_field = file_field
-        self._upload = Upload()
+        self._form = Form()
         self._segment: MultipartSegment | None = None
         self._value = bytearray()
 
@@ -71,9 +71,9 @@ class _Reader:
             if not event.name:
                 raise HoneError("invalid_multipart", "A part of the form has no name")
             if event.name == self._file_field:
-                if self._upload.filename is not None:
+                if self._form.filename is not None:
                     raise HoneError("invalid_multipart", f"More than one part is named '{self._file_field}'")
-                self._upload.filename = event.filename or self._file_field
+                self._form.filename = event.filename or self._file_field
         elif self._segment is not None and self._segment.name == self._file_field:
             if event is not None:
                 self._blob.write(bytes(event))
@@ -83,12 +83,13 @@ class _Reader:
                 raise HoneError("request_too_large", f"A form field may hold at most {MAX_FIELD_BYTES} bytes")
         elif self._segment is not None:
             try:
-                self._upload.fields[self._segment.name] = self._value.decode()
+                self._form.fields[self._segment.name] = self._value.decode()
             except UnicodeDecodeError as error:
                 raise HoneError("invalid_multipart", f"Field '{self._segment.name}' is not UTF-8") from error
 
-    def finish(self) -> Upload:
+    def finish(self) -> Form:
         """What was received; a missing file is an error."""
-        if self._upload.filename is None:
-            raise HoneError("missing_required_parameter", "Missing required parameter: 'file'.", param="file")
-        return self._upload
+        if self._form.filename is None:
+            name = self._file_field
+            raise HoneError("missing_required_parameter", f"Missing required parameter: '{name}'.", param=name)
+        return self._form
