@@ -16,6 +16,7 @@ from batches.services import WINDOWS
 from common.http import StrictSerializer
 from common.ids import to_wire
 from common.money import format_usd, parse_usd
+from files.api import ExpiresAfterSerializer
 from files.models import StoredFile
 
 _TIMESTAMPS = (
@@ -56,13 +57,6 @@ class DollarsField(serializers.Field[int, str | float, str, Any]):
     def to_representation(self, value: int) -> str:
         """Dollars."""
         return format_usd(value)
-
-
-class ExpiresAfterSerializer(StrictSerializer):
-    """When output files expire."""
-
-    anchor = serializers.ChoiceField(choices=["created_at"])
-    seconds = serializers.IntegerField(min_value=3_600, max_value=2_592_000)
 
 
 class QuoteSerializer(StrictSerializer):

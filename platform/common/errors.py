@@ -32,12 +32,16 @@ REQUEST_CODES: dict[str, ErrorKind] = {
         400, INVALID, "The Idempotency-Key stands for a request with other parameters."
     ),
     "empty_file": ErrorKind(400, INVALID, "The file is empty, or holds no request."),
+    "checksum_mismatch": ErrorKind(400, INVALID, "The bytes received are not those of the checksum sent with them."),
     "invalid_api_key": ErrorKind(401, INVALID, "No key was sent, or it is unknown, expired or revoked."),
     "organization_inactive": ErrorKind(403, INVALID, "The organisation is suspended or the project archived."),
     "insufficient_scope": ErrorKind(403, INVALID, "The key lacks a scope; the message names it."),
     "wrong_key_type": ErrorKind(403, INVALID, "A project key on an admin route, or the other way round."),
     "organization_mismatch": ErrorKind(
         401, INVALID, "OpenAI-Organization or OpenAI-Project does not agree with the key."
+    ),
+    "storage_quota_exceeded": ErrorKind(
+        403, "insufficient_quota", "The project stores as much as it may; the message says what to delete."
     ),
     "not_found": ErrorKind(404, INVALID, "No such object, or it is not yours."),
     "model_not_found": ErrorKind(404, INVALID, "No such model, or this key may not use it."),

@@ -7,10 +7,12 @@ from urllib.parse import quote
 
 from django.http import StreamingHttpResponse
 from django.http.response import HttpResponseBase
+from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from common.errors import HoneError
+from common.http import StrictSerializer
 from common.pagination import page_request, paginate
 from common.storage import BlobRange, IncomingBlob
 from files.models import StoredFile
@@ -22,6 +24,13 @@ from tenants.scope import tenant_scope
 
 MAX_LIST = 10_000
 EXPIRY_SECONDS = range(3_600, 2_592_001)
+
+
+class ExpiresAfterSerializer(StrictSerializer):
+    """When a file expires."""
+
+    anchor = serializers.ChoiceField(choices=["created_at"])
+    seconds = serializers.IntegerField(min_value=EXPIRY_SECONDS[0], max_value=EXPIRY_SECONDS[-1])
 
 
 def render_file(file: StoredFile) -> dict[str, Any]:
@@ -38,6 +47,22 @@ def render_file(file: StoredFile) -> dict[str, Any]:
         "status_details": None,
         "sha256": file.sha256,
     }
+
+
+def read_purpose(text: str) -> StoredFile.Purpose:
+    """A purpose for which files can be uploaded, or ``invalid_purpose``."""
+    if text not in UPLOAD_PURPOSES:
+        known = ", ".join(sorted(UPLOAD_PURPOSES))
+        raise HoneError("invalid_purpose", f"'purpose' must be one of {known}, not '{text}'", param="purpose")
+    return StoredFile.Purpose(text)
+
+
+def read_filename(text: str, *, param: str) -> str:
+    """Of a path the last part, or ``invalid_value``."""
+    filename = text.replace("\\", "/").rpartition("/")[2]
+    if not filename or len(filename) > 255 or not filename.isprintable():
+        raise HoneError("invalid_value", "'filename' must have 1 to 255 printable characters", param=param)
+    return filename
 
 
 class FileListView(TenantAPIView):
@@ -122,18 +147,14 @@ def _new_file(form: Form) -> NewFile:
     purpose = fields.pop("purpose", None)
     if purpose is None:
         raise HoneError("missing_required_parameter", "Missing required parameter: 'purpose'.", param="purpose")
-    if purpose not in UPLOAD_PURPOSES:
-        known = ", ".join(sorted(UPLOAD_PURPOSES))
-        raise HoneError("invalid_purpose", f"'purpose' must be one of {known}, not '{purpose}'", param="purpose")
+    purpose = read_purpose(purpose)
     anchor = fields.pop("expires_after[anchor]", None)
     seconds = fields.pop("expires_after[seconds]", None)
     if fields:
         name = next(iter(fields))
         raise HoneError("unknown_parameter", f"Unknown parameter: '{name}'.", param=name)
-    filename = (form.filename or "").replace("\\", "/").rpartition("/")[2]
-    if not filename or len(filename) > 255 or not filename.isprintable():
-        raise HoneError("invalid_value", "'filename' must have 1 to 255 printable characters", param="file")
-    return NewFile(filename=filename, purpose=StoredFile.Purpose(purpose), lifetime=_lifetime(anchor, seconds))
+    filename = read_filename(form.filename or "", param="file")
+    return NewFile(filename=filename, purpose=purpose, lifetime=_lifetime(anchor, seconds))
 
 
 def _lifetime(anchor: str | None, seconds: str | None) -> timedelta | None:

@@ -1,8 +1,9 @@
-"""A stored file and the jobs that still need it."""
+"""A stored file, the jobs that still need it, and uploads that become files."""
 
 from typing import ClassVar
 
 from django.db import models
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from common.ids import uuid7
@@ -56,3 +57,61 @@ class FileUse(TenantModel):
 
     class Meta:
         constraints: ClassVar = [models.UniqueConstraint(fields=["file", "holder"], name="file_use_once")]
+
+
+class Upload(WireModel, TenantModel):
+    """A file that arrives in parts. It reserves its place in the project's quota until it has ended."""
+
+    ID_PREFIX = "upload_"
+
+    class Status(models.TextChoices):
+        """Parts are taken while it is pending; whatever comes after is an end."""
+
+        PENDING = "pending"
+        COMPLETED = "completed"
+        CANCELLED = "cancelled"
+        EXPIRED = "expired"
+
+    project = tenant_key(Project)
+    filename = models.CharField(max_length=255)
+    purpose = models.CharField(max_length=32, choices=StoredFile.Purpose)
+    bytes = models.BigIntegerField()
+    """As announced."""
+    stored_bytes = models.BigIntegerField(default=0)
+    """Of its parts together: more than announced where some are not going to be used."""
+    lifetime_seconds = models.PositiveIntegerField(null=True)
+    """Of the file, from its creation."""
+    status = models.CharField(max_length=16, choices=Status, default=Status.PENDING)
+    file = tenant_key(StoredFile, null=True)
+    part_order = models.CharField(max_length=64, blank=True)
+    """SHA-256 of the ids of the parts that it was completed with, in their order."""
+    md5 = models.CharField(max_length=32, blank=True)
+    """Of the file's bytes."""
+    created_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                condition=models.Q(status="completed", file__isnull=False)
+                | (~models.Q(status="completed") & models.Q(file=None)),
+                name="upload_has_its_file_when_completed",
+            ),
+        ]
+        indexes: ClassVar = [models.Index(fields=["expires_at"], name="upload_by_expiry")]
+
+
+class UploadPart(WireModel, TenantModel):
+    """Some bytes of an upload. The same bytes sent again are the same part."""
+
+    ID_PREFIX = "part_"
+
+    upload = tenant_key(Upload, db_index=False)
+    bytes = models.BigIntegerField()
+    sha256 = models.CharField(max_length=64)
+    storage_key = models.CharField(max_length=255)
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["upload", "sha256"], name="upload_part_once")]
+        indexes: ClassVar = [models.Index(fields=["storage_key"], name="upload_part_by_storage_key")]

@@ -14,6 +14,7 @@ from common.errors import HoneError, not_found
 from common.ids import from_wire
 from common.storage import IncomingBlob, delete_abandoned_incoming, delete_blob, discard_blobs
 from files.models import FileUse, StoredFile
+from files.quota import reserve_room
 from tenants.idempotency import CreateRequest, earlier, remember
 from tenants.models import Project
 from tenants.scope import tenant_scope
@@ -49,6 +50,17 @@ def upload_limit(purpose: str) -> int:
     return limit
 
 
+def check_size(*, purpose: str, size: int, param: str) -> None:
+    """``empty_file`` or ``file_too_large`` for what no file of this purpose may be; ``size`` in bytes."""
+    limit = upload_limit(purpose)
+    if size > limit:
+        raise HoneError(
+            "file_too_large", f"A file for '{purpose}' may hold at most {limit} bytes, not {size}", param=param
+        )
+    if size == 0:
+        raise HoneError("empty_file", "The file is empty", param=param)
+
+
 def create_file(
     *,
     project: Project,
@@ -58,21 +70,17 @@ def create_file(
     created_by: UUID | None,
     request: CreateRequest | None = None,
 ) -> StoredFile:
-    """Store an upload that has been received whole; a repetition of ``request`` gets the file made then."""
-    limit = upload_limit(new.purpose)
-    if blob.size > limit:
-        raise HoneError(
-            "file_too_large",
-            f"A file for '{new.purpose}' may hold at most {limit} bytes, not {blob.size}",
-            param="file",
-        )
-    if blob.size == 0:
-        raise HoneError("empty_file", "The file is empty", param="file")
+    """Store a file that has been received whole; a repetition of ``request`` gets the file made then.
+
+    ``storage_quota_exceeded`` when the project has no room for it.
+    """
+    check_size(purpose=new.purpose, size=blob.size, param="file")
     key = blob.keep_new(project.organization_id, "files")  # bytes first: a row never names bytes that are not there
     try:
         with tenant_scope(project.organization_id):
             file = earlier(request, StoredFile) if request else None
             if file is None:
+                reserve_room(project=project, files=1, size=blob.size)
                 file = add_file(project=project, blob=blob, key=key, new=new, actor=actor, created_by=created_by)
                 if request:
                     remember(request, file)

@@ -14,6 +14,7 @@ from tests.support.cast import Member
 from tests.support.model import add_model
 from tests.support.receiver import open_receiver
 from tests.support.rows import jsonl, line, submit
+from tests.support.uploads import begin
 from tests.support.worker import Worker, refusal, result, run_control
 
 
@@ -26,10 +27,12 @@ class Everything:
     finished_batch_id: str
     webhook_endpoint_id: str
     delivery_id: str
+    upload_id: str
+    part_id: str
 
 
 def make_everything(member: Member, folder: Path) -> Everything:
-    """A finished batch with a failed row, another one that waits, a file that nobody uses, money held."""
+    """A finished batch with a failed row, another that waits, a file that nobody uses, one that arrives, money held."""
     add_model(folder / "model")
     worker = Worker()
     finished = submit(member, jsonl([line(1), line(2), {"custom_id": "bad"}]), on_invalid="skip")
@@ -43,7 +46,8 @@ def make_everything(member: Member, folder: Path) -> Everything:
     with tenant_scope(member.organization.id):
         place_hold(organization_id=member.organization.id, job="ftjob-everything", amount_nanos=1_000, key="everything")
     endpoint_id, delivery_id = _make_webhooks(member, finished["id"])
-    return Everything(unused["id"], waiting["id"], finished["id"], endpoint_id, delivery_id)
+    upload_id, (part_id,) = begin(member, b"{}\n")
+    return Everything(unused["id"], waiting["id"], finished["id"], endpoint_id, delivery_id, upload_id, part_id)
 
 
 def _make_webhooks(member: Member, batch_id: str) -> tuple[str, str]:

@@ -13,15 +13,19 @@ from tenants.scope import tenant_scope
 from tenants.services import create_api_key
 from tests.support.cast import ApiClient, Cast, Member
 from tests.support.everything import Everything
+from tests.support.multipart import CONTENT_TYPE, file, form
 from tests.support.routes import public_operations
 from tests.support.rows import retrieve
 from tests.support.tables import query, rows_of
+from tests.support.uploads import begin, complete
 
 TENANT_OBJECTS = {
     "file_id": ("file-", "file_id"),
     "batch_id": ("batch_", "batch_id"),
     "webhook_endpoint_id": ("we_", "webhook_endpoint_id"),
     "delivery_id": ("whd_", "delivery_id"),
+    "upload_id": ("upload_", "upload_id"),
+    "part_id": ("part_", "part_id"),
 }
 """Parameter of a route -> prefix of its ids, and which of Alice's objects stands for it."""
 ENDED = {"/v1/batches/<str:batch_id>/retry": {"batch_id": "finished_batch_id"}}
@@ -37,8 +41,14 @@ ID_ROUTES = [
 ]  # fmt: skip
 LISTS = ["/v1/files", "/v1/batches", "/v1/webhook_endpoints"]
 TEST_OF_A_WEBHOOK = "/v1/webhook_endpoints/<str:webhook_endpoint_id>/test"
-BODIES = {TEST_OF_A_WEBHOOK: b'{"event_type": "batch.completed"}'}
-"""What a route needs before it looks for its object; the others are called without a body."""
+COMPLETION = "/v1/uploads/<str:upload_id>/complete"
+BODIES = {
+    TEST_OF_A_WEBHOOK: '{"event_type": "batch.completed"}',
+    COMPLETION: '{"part_ids": ["<str:part_id>"]}',
+}
+"""What a route needs before it looks for its object, with ids as in paths; the others are called without a body."""
+FORMS = {"/v1/uploads/<str:upload_id>/parts": form(file(b"x", name="data"))}
+"""The same for routes that take a form."""
 REFUSED_TO_ALICE = {TEST_OF_A_WEBHOOK: "webhook_unreachable"}
 """Hers, and yet: nobody listens there."""
 """Of a project."""
@@ -48,8 +58,9 @@ BOOKS = ["/v1/organization/balance", "/v1/organization/ledger"]
 
 def call(client: ApiClient, method: str, path: str, ids: dict[str, str]) -> Any:
     """The call with these ids in the path; the answer with each id as ``ID``."""
-    target = _PARAMETER.sub(lambda match: ids[match[1]], path)
-    answer = client.call(method, target, data=BODIES.get(path, b""), content_type="application/json")
+    target, body = (_PARAMETER.sub(lambda match: ids[match[1]], text) for text in (path, BODIES.get(path, "")))
+    content_type = CONTENT_TYPE if path in FORMS else "application/json"
+    answer = client.call(method, target, data=FORMS.get(path, body.encode()), content_type=content_type)
     body = answer.getvalue().decode()
     for value in ids.values():
         body = body.replace(value, "ID")
@@ -75,7 +86,7 @@ def other_project(member: Member) -> ApiClient:
 
 
 def test_every_parameter_of_every_route_is_known() -> None:
-    used = {name for _, path, _ in public_operations() for name in _PARAMETER.findall(path)}
+    used = {name for _, path, _ in public_operations() for name in _PARAMETER.findall(path + BODIES.get(path, ""))}
     assert used == TENANT_OBJECTS.keys() | SHARED_OBJECTS
     assert len(ID_ROUTES) >= 5
 
@@ -141,6 +152,19 @@ def test_a_strangers_file_cannot_be_the_input_of_a_batch(cast: Cast, everything:
     assert answers[0] == answers[1]
     assert answers[0][0] == 404
     assert (rows_of(cast.alice.organization.id), rows_of(cast.charlie.organization.id)) == before
+
+
+def test_a_part_of_another_upload_is_not_found(cast: Cast, everything: Everything) -> None:
+    own, (part_id,) = begin(cast.charlie, b"x")
+    before = rows_of(cast.alice.organization.id), rows_of(cast.charlie.organization.id)
+    refused = []
+    for stranger in (everything.part_id, ghosts()["part_id"]):
+        answer = complete(cast.charlie, own, [stranger])
+        refused.append((answer.status_code, answer.content.decode().replace(stranger, "ID")))
+    assert refused[0] == refused[1]
+    assert (refused[0][0], '"code":"not_found"' in refused[0][1]) == (404, True)
+    assert (rows_of(cast.alice.organization.id), rows_of(cast.charlie.organization.id)) == before
+    assert complete(cast.charlie, own, [part_id]).json()["status"] == "completed"
 
 
 def test_a_strangers_results_cannot_be_read(cast: Cast, everything: Everything) -> None:

@@ -127,6 +127,7 @@ CELERY_BEAT_SCHEDULE = {
     "send-webhooks": {"task": "notifications.tasks.send_due", "schedule": schedule(timedelta(seconds=5))},
     "delete-old-webhook-events": {"task": "notifications.tasks.delete_old", "schedule": schedule(timedelta(hours=1))},
     "delete-expired-files": {"task": "files.tasks.delete_expired", "schedule": schedule(timedelta(minutes=5))},
+    "close-old-uploads": {"task": "files.tasks.close_old_uploads", "schedule": schedule(timedelta(minutes=1))},
     "remove-old-batch-rows": {"task": "batches.tasks.remove_old", "schedule": schedule(timedelta(hours=1))},
     "forget-deleted-files": {"task": "files.tasks.forget_deleted", "schedule": schedule(timedelta(hours=1))},
     # Once a day by the clock (UTC): a beat that is restarted daily would never reach the end of an interval.
@@ -148,6 +149,9 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 8 * 1024 * 1024
 
 # Limits of the API (API.md), in bytes, rows and seconds.
 FILE_MAX_BYTES = env.int("HONE_FILE_MAX_BYTES", default=512 * 1024 * 1024)
+UPLOAD_PART_MAX_BYTES = env.int("HONE_UPLOAD_PART_MAX_BYTES", default=64 * 1024 * 1024)
+PROJECT_MAX_STORED_BYTES = env.int("HONE_PROJECT_MAX_STORED_BYTES", default=100 * 1024**3)
+PROJECT_MAX_FILES = env.int("HONE_PROJECT_MAX_FILES", default=10_000)
 BATCH_INPUT_MAX_BYTES = env.int("HONE_BATCH_INPUT_MAX_BYTES", default=200 * 1024 * 1024)
 BATCH_INPUT_MAX_ROWS = env.int("HONE_BATCH_INPUT_MAX_ROWS", default=50_000)
 BATCH_LINE_MAX_BYTES = env.int("HONE_BATCH_LINE_MAX_BYTES", default=4 * 1024 * 1024)

@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.blobs import blobs
 from tests.support.cast import Cast, Member
+from tests.support.memory import peak_bytes, reset_peak
 from tests.support.multipart import CONTENT_TYPE, END, field, file, form
 from tests.support.server import Server, start_server
 from tests.support.tables import rows_of
@@ -146,12 +147,3 @@ def download(server: Server, member: Member, file_id: str) -> str:
     digest = hashlib.file_digest(answer, "sha256").hexdigest()
     connection.close()
     return digest
-
-
-def reset_peak(pid: int) -> None:
-    Path(f"/proc/{pid}/clear_refs").write_text("5")
-
-
-def peak_bytes(pid: int) -> int:
-    (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM")]
-    return int(line.split()[1]) * 1024

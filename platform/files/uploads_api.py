@@ -1,0 +1,149 @@
+"""``/v1/uploads``: files that arrive in parts."""
+
+from datetime import timedelta
+from typing import Any, ClassVar
+
+from django.conf import settings
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from common.errors import HoneError
+from common.http import StrictSerializer, parsed
+from common.ids import to_wire
+from common.storage import IncomingBlob
+from files.api import ExpiresAfterSerializer, read_filename, read_purpose, render_file
+from files.models import Upload, UploadPart
+from files.multipart import receive
+from files.selectors import get_upload, require_pending
+from files.services import NewFile
+from files.uploads import MAX_PARTS, Completion, add_part, cancel_upload, complete_upload, create_upload
+from tenants.access import TenantAPIView
+from tenants.scope import tenant_scope
+
+
+class CreateUploadSerializer(StrictSerializer):
+    """Body of ``POST /v1/uploads``. OpenAI wants ``mime_type``; here a file's purpose says what it is."""
+
+    filename = serializers.CharField(max_length=4_096, trim_whitespace=False)
+    purpose = serializers.CharField(max_length=64)
+    bytes = serializers.IntegerField(min_value=0)
+    mime_type = serializers.CharField(max_length=255)
+    expires_after = ExpiresAfterSerializer(required=False, allow_null=True)
+
+
+class CompleteUploadSerializer(StrictSerializer):
+    """Body of ``POST /v1/uploads/{id}/complete``."""
+
+    part_ids = serializers.ListField(
+        child=serializers.CharField(max_length=64), allow_empty=False, max_length=MAX_PARTS
+    )
+    md5 = serializers.RegexField(r"\A[0-9a-fA-F]{32}\Z", required=False, allow_null=True)
+
+
+def render_part(part: UploadPart) -> dict[str, Any]:
+    """The wire object."""
+    return {
+        "id": part.wire_id,
+        "object": "upload.part",
+        "created_at": int(part.created_at.timestamp()),
+        "upload_id": to_wire(Upload.ID_PREFIX, part.upload_id),
+    }
+
+
+class UploadAPIView(TenantAPIView):
+    """What the views of uploads share."""
+
+    def answer(self, upload: Upload) -> Response:
+        """The upload object, with the file that has become of it."""
+        with tenant_scope(upload.organization_id):
+            file = render_file(upload.file) if upload.file else None
+        return Response(
+            {
+                "id": upload.wire_id,
+                "object": "upload",
+                "bytes": upload.bytes,
+                "created_at": int(upload.created_at.timestamp()),
+                "expires_at": int(upload.expires_at.timestamp()),
+                "filename": upload.filename,
+                "purpose": upload.purpose,
+                "status": upload.status,
+                "file": file,
+            }
+        )
+
+
+class UploadListView(UploadAPIView):
+    """Announce a file."""
+
+    operations: ClassVar = {"POST": "uploads.create"}
+
+    def post(self, request: Request) -> Response:
+        """Reserve its room."""
+        data = parsed(CreateUploadSerializer, request)
+        expiry = data.get("expires_after")
+        new = NewFile(
+            filename=read_filename(data["filename"], param="filename"),
+            purpose=read_purpose(data["purpose"]),
+            lifetime=timedelta(seconds=expiry["seconds"]) if expiry else None,
+        )
+        upload = create_upload(
+            project=self.project,
+            new=new,
+            size=data["bytes"],
+            actor=self.principal.actor,
+            request=self.create_request(request.data),
+        )
+        return self.answer(upload)
+
+
+class UploadPartListView(TenantAPIView):
+    """Send bytes."""
+
+    operations: ClassVar = {"POST": "uploads.add_part"}
+
+    def post(self, request: Request, upload_id: str) -> Response:
+        """Stream them to the storage; what nobody waits for is not even read."""
+        with tenant_scope(self.principal.organization_id):
+            require_pending(get_upload(project=self.project, wire_id=upload_id))
+        with IncomingBlob(max_bytes=settings.UPLOAD_PART_MAX_BYTES, param="data") as blob:
+            fields = receive(request, blob, file_field="data").fields
+            if fields:
+                name = next(iter(fields))
+                raise HoneError("unknown_parameter", f"Unknown parameter: '{name}'.", param=name)
+            part = add_part(
+                project=self.project,
+                wire_id=upload_id,
+                blob=blob,
+                actor=self.principal.actor,
+                request=self.create_request({}, digest=blob.sha256),
+            )
+        return Response(render_part(part))
+
+
+class UploadCompleteView(UploadAPIView):
+    """Make the file."""
+
+    operations: ClassVar = {"POST": "uploads.complete"}
+
+    def post(self, request: Request, upload_id: str) -> Response:
+        """Join the parts."""
+        data = parsed(CompleteUploadSerializer, request)
+        wanted = Completion(
+            part_ids=data["part_ids"],
+            md5=data.get("md5"),
+            actor=self.principal.actor,
+            created_by=self.principal.key.id,
+        )
+        asked = self.create_request(request.data)
+        return self.answer(complete_upload(project=self.project, wire_id=upload_id, wanted=wanted, request=asked))
+
+
+class UploadCancelView(UploadAPIView):
+    """Give up an upload."""
+
+    operations: ClassVar = {"POST": "uploads.cancel"}
+
+    def post(self, request: Request, upload_id: str) -> Response:
+        """No part is taken any more, and no file made."""
+        return self.answer(cancel_upload(project=self.project, wire_id=upload_id, actor=self.principal.actor))
