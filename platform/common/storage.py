@@ -142,6 +142,15 @@ def open_blob(key: str) -> Iterator[IO[bytes]]:
         yield file
 
 
+def has_blob(key: str, size: int) -> bool:
+    """Whether a blob of ``size`` bytes stands at ``key``."""
+    with storage_errors():
+        try:
+            return default_storage.size(key) == size
+        except FileNotFoundError:
+            return False
+
+
 def delete_blob(key: str) -> None:
     """Delete a blob; one that is gone already is fine."""
     with storage_errors():

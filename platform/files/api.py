@@ -4,6 +4,7 @@ import re
 from datetime import timedelta
 from typing import Any, ClassVar
 from urllib.parse import quote
+from uuid import UUID
 
 from django.http import StreamingHttpResponse
 from django.http.response import HttpResponseBase
@@ -13,13 +14,16 @@ from rest_framework.response import Response
 
 from common.errors import HoneError
 from common.http import StrictSerializer
+from common.ids import to_wire
 from common.pagination import page_request, paginate
 from common.storage import BlobRange, IncomingBlob
+from files.duplicates import originals_of
 from files.models import StoredFile
 from files.multipart import Form, receive
 from files.selectors import get_file, live_files
 from files.services import UPLOAD_PURPOSES, NewFile, create_file, delete_file, upload_limit
 from tenants.access import TenantAPIView
+from tenants.models import Project
 from tenants.scope import tenant_scope
 
 MAX_LIST = 10_000
@@ -33,8 +37,8 @@ class ExpiresAfterSerializer(StrictSerializer):
     seconds = serializers.IntegerField(min_value=EXPIRY_SECONDS[0], max_value=EXPIRY_SECONDS[-1])
 
 
-def render_file(file: StoredFile) -> dict[str, Any]:
-    """The wire object; ``sha256`` is ours."""
+def render_file(file: StoredFile, *, duplicate_of: UUID | None) -> dict[str, Any]:
+    """The wire object; ``sha256`` and ``duplicate_of`` are ours."""
     return {
         "id": file.wire_id,
         "object": "file",
@@ -46,7 +50,13 @@ def render_file(file: StoredFile) -> dict[str, Any]:
         "status": "processed",
         "status_details": None,
         "sha256": file.sha256,
+        "duplicate_of": to_wire(StoredFile.ID_PREFIX, duplicate_of) if duplicate_of else None,
     }
+
+
+def show_file(file: StoredFile, project: Project) -> dict[str, Any]:
+    """The wire object of one file. Call inside the scope."""
+    return render_file(file, duplicate_of=originals_of(project=project, files=[file]).get(file.id))
 
 
 def read_purpose(text: str) -> StoredFile.Purpose:
@@ -82,7 +92,8 @@ class FileListView(TenantAPIView):
                 created_by=self.principal.key.id,
                 request=self.create_request({**form.fields, "filename": form.filename}, digest=blob.sha256),
             )
-        return Response(render_file(file))
+        with tenant_scope(self.principal.organization_id):
+            return Response(show_file(file, self.project))
 
     def get(self, request: Request) -> Response:
         """One page, newest first unless ``order=asc``."""
@@ -94,7 +105,8 @@ class FileListView(TenantAPIView):
             raise HoneError("invalid_purpose", f"'purpose' must be one of {known}, not '{purpose}'", param="purpose")
         with tenant_scope(self.principal.organization_id):
             page = paginate(live_files(project=self.project, purpose=purpose), wanted)
-        return Response(page.render(render_file))
+            originals = originals_of(project=self.project, files=page.items)
+        return Response(page.render(lambda file: render_file(file, duplicate_of=originals.get(file.id))))
 
 
 class FileView(TenantAPIView):
@@ -105,7 +117,7 @@ class FileView(TenantAPIView):
     def get(self, request: Request, file_id: str) -> Response:
         """The file object."""
         with tenant_scope(self.principal.organization_id):
-            return Response(render_file(get_file(project=self.project, wire_id=file_id)))
+            return Response(show_file(get_file(project=self.project, wire_id=file_id), self.project))
 
     def delete(self, request: Request, file_id: str) -> Response:
         """Delete, unless a job needs it."""

@@ -11,7 +11,10 @@ from tenants.models import ApiKey, Project, TenantModel, WireModel, tenant_key
 
 
 class StoredFile(WireModel, TenantModel):
-    """A file of a project. Its bytes never change; a deleted one keeps its row until the bytes are gone."""
+    """A file of a project. Its bytes never change; a deleted one keeps its row until the bytes are gone.
+
+    Files with the same bytes may name the same blob (:mod:`files.duplicates`).
+    """
 
     ID_PREFIX = "file-"
 
@@ -44,6 +47,9 @@ class StoredFile(WireModel, TenantModel):
             models.Index(fields=["expires_at"], condition=models.Q(deleted_at=None), name="file_by_expiry"),
             models.Index(fields=["deleted_at"], condition=models.Q(deleted_at__isnull=False), name="file_deleted"),
             models.Index(fields=["storage_key"], condition=~models.Q(storage_key=""), name="file_by_storage_key"),
+            models.Index(
+                fields=["project", "sha256", "purpose"], condition=models.Q(deleted_at=None), name="file_by_content"
+            ),
         ]
 
 

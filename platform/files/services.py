@@ -13,6 +13,7 @@ from django.utils import timezone
 from common.errors import HoneError, not_found
 from common.ids import from_wire
 from common.storage import IncomingBlob, delete_abandoned_incoming, delete_blob, discard_blobs
+from files.duplicates import claim_blob, find_blob, is_in_use
 from files.models import FileUse, StoredFile
 from files.quota import reserve_room
 from tenants.idempotency import CreateRequest, earlier, remember
@@ -72,16 +73,25 @@ def create_file(
 ) -> StoredFile:
     """Store a file that has been received whole; a repetition of ``request`` gets the file made then.
 
-    ``storage_quota_exceeded`` when the project has no room for it.
+    ``storage_quota_exceeded`` when the project has no room for it. Bytes that the project has already are not kept
+    a second time.
     """
     check_size(purpose=new.purpose, size=blob.size, param="file")
+    same = find_blob(project=project, purpose=new.purpose, sha256=blob.sha256, size=blob.size)
     key = blob.keep_new(project.organization_id, "files")  # bytes first: a row never names bytes that are not there
     try:
         with tenant_scope(project.organization_id):
             file = earlier(request, StoredFile) if request else None
             if file is None:
                 reserve_room(project=project, files=1, size=blob.size)
-                file = add_file(project=project, blob=blob, key=key, new=new, actor=actor, created_by=created_by)
+                file = add_file(
+                    project=project,
+                    blob=blob,
+                    key=same if same and claim_blob(project=project, key=same) else key,
+                    new=new,
+                    actor=actor,
+                    created_by=created_by,
+                )
                 if request:
                     remember(request, file)
     except HoneError:
@@ -213,7 +223,8 @@ def forget_deleted_files(*, limit: int = 10_000) -> int:
 def _delete_bytes(file: StoredFile) -> None:
     """After the commit: when this fails the row still names the bytes, and the next round tries again."""
     try:
-        delete_blob(file.storage_key)
+        if not is_in_use(organization_id=file.organization_id, key=file.storage_key):
+            delete_blob(file.storage_key)
     except HoneError as error:
         logger.warning("blob not deleted", file=file.wire_id, error=error.message)
         return

@@ -1,7 +1,7 @@
 """Files that arrive in parts: any number at once, in any order, each as often as the network makes it.
 
 Bytes travel and are joined outside of every transaction; a short one under the upload's lock then decides. Locks are
-taken in the order upload, project. The parts of an upload that has ended are deleted by :func:`close_uploads`.
+taken in the order upload, project, file. The parts of an upload that has ended are deleted by :func:`close_uploads`.
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ from django.db.models.functions import Now
 from common.errors import HoneError, not_found
 from common.ids import from_wire
 from common.storage import CHUNK_BYTES, IncomingBlob, delete_blob, discard_blobs, open_blob, storage_errors
+from files.duplicates import claim_blob, find_blob
 from files.models import StoredFile, Upload, UploadPart
 from files.quota import lock_storage, reserve_room
 from files.selectors import get_upload, require_pending
@@ -228,6 +229,7 @@ def _conclude(
     project: Project, upload: Upload, blob: IncomingBlob, *, found_md5: str, wanted: Completion, request: CreateRequest
 ) -> Upload:
     """Whoever comes first makes the file; whoever comes later throws the bytes away."""
+    same = find_blob(project=project, purpose=upload.purpose, sha256=blob.sha256, size=blob.size)
     key = blob.keep_new(project.organization_id, "files")  # bytes first: a row never names bytes that are not there
     try:
         with tenant_scope(project.organization_id):
@@ -236,7 +238,8 @@ def _conclude(
                 ended = get_upload(project=project, wire_id=upload.wire_id, lock=True)
                 if ended.status == Upload.Status.PENDING:
                     lock_storage(project=project)  # what it has reserved becomes a file before anybody counts again
-                    _complete(project, ended, blob, key=key, found_md5=found_md5, wanted=wanted)
+                    kept_at = same if same and claim_blob(project=project, key=same) else key
+                    _complete(project, ended, blob, key=kept_at, found_md5=found_md5, wanted=wanted)
                 else:
                     _same_completion(ended, wanted)
                 remember(request, ended)

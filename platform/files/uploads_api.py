@@ -12,7 +12,7 @@ from common.errors import HoneError
 from common.http import StrictSerializer, parsed
 from common.ids import to_wire
 from common.storage import IncomingBlob
-from files.api import ExpiresAfterSerializer, read_filename, read_purpose, render_file
+from files.api import ExpiresAfterSerializer, read_filename, read_purpose, show_file
 from files.models import Upload, UploadPart
 from files.multipart import receive
 from files.selectors import get_upload, require_pending
@@ -57,7 +57,7 @@ class UploadAPIView(TenantAPIView):
     def answer(self, upload: Upload) -> Response:
         """The upload object, with the file that has become of it."""
         with tenant_scope(upload.organization_id):
-            file = render_file(upload.file) if upload.file else None
+            file = show_file(upload.file, self.project) if upload.file else None
         return Response(
             {
                 "id": upload.wire_id,

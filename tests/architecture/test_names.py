@@ -41,7 +41,7 @@ EXTRA_MODULES = {
     },
     "billing": {"watchers"},
     "catalog": {"tokens"},
-    "files": {"multipart", "quota", "uploads", "uploads_api"},
+    "files": {"duplicates", "multipart", "quota", "uploads", "uploads_api"},
     "fleet": {"beat", "claims", "doorbell", "handlers", "heartbeat", "reports"},
     # The edge and the two walls, which every other app imports by these names.
     "tenants": {"access", "idempotency", "keys", "permissions", "rls", "scope"},

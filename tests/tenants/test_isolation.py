@@ -11,6 +11,7 @@ from common.money import NANOS_PER_USD
 from tenants.models import Project
 from tenants.scope import tenant_scope
 from tenants.services import create_api_key
+from tests.support.blobs import blobs
 from tests.support.cast import ApiClient, Cast, Member
 from tests.support.everything import Everything
 from tests.support.multipart import CONTENT_TYPE, file, form
@@ -165,6 +166,14 @@ def test_a_part_of_another_upload_is_not_found(cast: Cast, everything: Everythin
     assert (refused[0][0], '"code":"not_found"' in refused[0][1]) == (404, True)
     assert (rows_of(cast.alice.organization.id), rows_of(cast.charlie.organization.id)) == before
     assert complete(cast.charlie, own, [part_id]).json()["status"] == "completed"
+
+
+def test_bytes_that_another_tenant_or_project_has_are_no_duplicate(cast: Cast) -> None:
+    neighbour = other_project(cast.alice)
+    cast.alice.client.upload(b"{}\n")
+    before = len(blobs())
+    assert [client.upload(b"{}\n").json()["duplicate_of"] for client in (cast.charlie.client, neighbour)] == [None] * 2
+    assert len(blobs()) - before == 2
 
 
 def test_a_strangers_results_cannot_be_read(cast: Cast, everything: Everything) -> None:

@@ -45,6 +45,7 @@ def test_an_upload_is_stored_with_its_digest(cast: Cast) -> None:
         "status": "processed",
         "status_details": None,
         "sha256": hashlib.sha256(content).hexdigest(),
+        "duplicate_of": None,
     }
     assert cast.alice.client.get(f"/v1/files/{uploaded['id']}").json() == uploaded
 
