@@ -171,7 +171,7 @@ def control_environment(home: Path, connections: Mapping[str, str], *, inherited
 
 def without_connections(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment without what leads to a control plane's data: given directly or as the name of a file."""
-    secret = {*services.DATABASE_ROLES, *services.KEYS, "REDIS_URL", "STORAGE_ROOT"}
+    secret = {*services.DATABASE_ROLES, *services.KEYS, "REDIS_URL", "STORAGE_ROOT", "EMAIL_URL"}
     return {name: value for name, value in environment.items() if name.removesuffix("_FILE") not in secret}
 
 

@@ -4,8 +4,9 @@ from typing import ClassVar, Self
 
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
 from django.db import models
+from django.db.models.functions import Now
 
-from common.ids import uuid7
+from common.ids import to_wire, uuid7
 
 
 class User(AbstractBaseUser):
@@ -28,3 +29,20 @@ class User(AbstractBaseUser):
 
     def __str__(self) -> str:
         return self.email
+
+    @property
+    def wire_id(self) -> str:
+        """The id as customers see it."""
+        return to_wire(self.ID_PREFIX, self.id)
+
+
+class Email(models.Model):
+    """A message to a person that waits to be sent: written with what it is about, deleted once the relay has it."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    to = models.EmailField()
+    subject = models.CharField(max_length=200)
+    body = models.TextField()
+    attempts = models.PositiveIntegerField(default=0)
+    created_at = models.DateTimeField(db_default=Now())
+    next_attempt_at = models.DateTimeField(db_default=Now(), db_index=True)

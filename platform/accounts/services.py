@@ -1,13 +1,27 @@
 """Writes about people."""
 
+from datetime import timedelta
+from smtplib import SMTPRecipientsRefused, SMTPResponseException
+
+import structlog
+from allauth.usersessions.models import UserSession
 from django.contrib.auth.hashers import make_password
 from django.contrib.auth.password_validation import validate_password
+from django.contrib.sessions.models import Session
 from django.core.exceptions import ValidationError
+from django.core.mail import send_mail
 from django.db import transaction
+from django.db.models import Exists, F, OuterRef
+from django.db.models.functions import Now
 
-from accounts.models import User
+from accounts.models import Email, User
 from common.database import SYSTEM
 from common.errors import HoneError
+
+logger = structlog.get_logger(__name__)
+
+EMAIL_LIFETIME = timedelta(minutes=15)
+"""For how long sending a message is tried: the codes in it are valid no longer."""
 
 
 def get_or_create_user(*, email: str) -> User:
@@ -34,3 +48,47 @@ def create_operator(*, email: str, password: str) -> User:
         user.is_operator = True
         user.save(update_fields=["password", "is_operator"])
     return user
+
+
+def queue_email(*, to: str, subject: str, body: str) -> None:
+    """Put a message into the outbox, in the caller's transaction of the system role; beat sends within seconds."""
+    Email.objects.create(to=to, subject=subject, body=body)
+
+
+def send_due_emails(*, limit: int = 100) -> int:
+    """Send what is due, at most ``limit`` messages; how many were. One sender at a time (the task sees to that).
+
+    A process that is killed after the relay took a message and before the row went sends it again. What fails is tried
+    again after 2, 4, 8... seconds and given up with :data:`EMAIL_LIFETIME`.
+    """
+    given_up, _ = Email.objects.filter(created_at__lt=Now() - EMAIL_LIFETIME).delete()
+    if given_up:
+        logger.error("e-mails were given up", count=given_up)
+    sent = 0
+    for email in list(Email.objects.filter(next_attempt_at__lte=Now()).order_by("next_attempt_at")[:limit]):
+        try:
+            send_mail(email.subject, email.body, None, [email.to])
+        except (SMTPRecipientsRefused, SMTPResponseException) as error:
+            _postpone(email, error)
+        except OSError as error:  # the relay is away, for the others too
+            _postpone(email, error)
+            break
+        else:
+            email.delete()
+            sent += 1
+    return sent
+
+
+def forget_ended_sessions() -> int:
+    """Delete the sessions that have run out, and what is known of those that are gone; how many."""
+    Session.objects.filter(expire_date__lt=Now()).delete()
+    stored = Session.objects.filter(session_key=OuterRef("session_key"))
+    forgotten: int = UserSession.objects.filter(~Exists(stored)).delete()[0]
+    return forgotten
+
+
+def _postpone(email: Email, error: OSError) -> None:
+    # Neither the address nor the text: the log tells that mail fails, not whose.
+    logger.warning("an e-mail was not sent", attempts=email.attempts + 1, error=type(error).__name__)
+    pause = timedelta(seconds=2 ** min(email.attempts + 1, 8))
+    Email.objects.filter(id=email.id).update(attempts=F("attempts") + 1, next_attempt_at=Now() + pause)

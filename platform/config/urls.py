@@ -1,7 +1,8 @@
-"""All routes: ``/v1`` for customers, ``/internal/v1`` for worker nodes, health for whoever runs this."""
+"""All routes: ``/v1`` for customers, ``/_allauth`` for signing in, ``/internal/v1`` for worker nodes, health."""
 
 from django.urls import include, path
 
+import accounts.urls
 import batches.urls
 import billing.urls
 import catalog.urls
@@ -25,6 +26,7 @@ urlpatterns = [
             ]
         ),
     ),
+    path("_allauth/", include(accounts.urls.urlpatterns)),
     path("internal/v1/", include([*fleet.urls.urlpatterns, *batches.urls.internal_urlpatterns])),
 ]
 

@@ -244,6 +244,19 @@ def test_work_for_a_tenant_cannot_touch_people(cast: Cast, statement: str) -> No
         cursor.execute(statement)
 
 
+@pytest.mark.parametrize(
+    "table",
+    [
+        "accounts_email", "account_emailaddress", "account_emailconfirmation", "mfa_authenticator",
+        "usersessions_usersession", "django_session",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("statement", ["SELECT 1 FROM {}", "DELETE FROM {}", "INSERT INTO {} DEFAULT VALUES"])
+def test_work_for_a_tenant_does_not_see_what_people_sign_in_with(database: None, table: str, statement: str) -> None:
+    with connection.cursor() as cursor, pytest.raises(ProgrammingError, match="permission denied"):
+        cursor.execute(statement.format(table))
+
+
 def test_the_owner_is_behind_the_wall_too(cast: Cast) -> None:
     forced = query("SELECT count(*) FROM tenants_project WHERE organization_id <> %s", cast.alice.organization.id,
                    using=OWNER)  # fmt: skip

@@ -44,6 +44,11 @@ ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["127.0.0.1", "localhost"])
 INSTALLED_APPS = [
     "django.contrib.auth",
     "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "allauth.account",
+    "allauth.headless",
+    "allauth.mfa",
+    "allauth.usersessions",
     "rest_framework",
     "common",
     "accounts",
@@ -60,6 +65,10 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "common.middleware.RequestMiddleware",
     "django.middleware.security.SecurityMiddleware",
+    # For the routes of django-allauth; they touch no database before a view asks.
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
 ]
 ROOT_URLCONF = "config.urls"
 WSGI_APPLICATION = "config.wsgi.application"
@@ -78,6 +87,33 @@ AUTH_PASSWORD_VALIDATORS = [
         "OPTIONS": {"user_attributes": ["email", "name"]},
     },
 ]
+
+# People sign up and in with e-mail address and password, by JSON alone; codes come by e-mail (infra/docs/accounts.md).
+AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]
+ACCOUNT_ADAPTER = "accounts.adapters.AccountAdapter"
+ACCOUNT_LOGIN_METHODS = {"email"}
+ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*"]
+ACCOUNT_USER_MODEL_USERNAME_FIELD = None
+ACCOUNT_EMAIL_VERIFICATION = "mandatory"
+ACCOUNT_EMAIL_VERIFICATION_BY_CODE_ENABLED = True
+ACCOUNT_EMAIL_VERIFICATION_SUPPORTS_RESEND = True
+ACCOUNT_PASSWORD_RESET_BY_CODE_ENABLED = True
+ACCOUNT_PASSWORD_RESET_BY_CODE_TIMEOUT = 15 * 60
+ACCOUNT_PREVENT_ENUMERATION = True
+ACCOUNT_EMAIL_UNKNOWN_ACCOUNTS = False  # nobody can make Hone write to an address that has no account
+ACCOUNT_EMAIL_NOTIFICATIONS = True
+HEADLESS_ONLY = True
+HEADLESS_CLIENTS = ("app",)
+HEADLESS_ADAPTER = "accounts.adapters.HeadlessAdapter"
+HEADLESS_TOKEN_STRATEGY = "accounts.sessions.SessionTokens"  # noqa: S105  # the name of a class
+MFA_ADAPTER = "accounts.adapters.MFAAdapter"
+MFA_TOTP_ISSUER = "Hone"
+ALLAUTH_TRUSTED_PROXY_COUNT = env.int("HONE_TRUSTED_PROXY_COUNT", default=0)
+"""How many proxies of ours append to X-Forwarded-For: attempts are counted by the client's address."""
+vars().update(env.email_url("EMAIL_URL"))
+EMAIL_TIMEOUT = 10
+DEFAULT_FROM_EMAIL = env.str("HONE_EMAIL_FROM", default="Hone <hone@localhost>")
+
 LOGGING_CONFIG = None
 logging_config(level=env.str("LOG_LEVEL", default="INFO"), as_json=switch("LOG_JSON", default=True))
 
@@ -110,6 +146,14 @@ STORAGES = {
 }
 
 CELERY_BROKER_URL = env.str("REDIS_URL")
+CACHES = {
+    "default": {
+        "BACKEND": "common.cache.FallbackCache",
+        "LOCATION": CELERY_BROKER_URL,
+        "KEY_PREFIX": "hone",
+        "OPTIONS": {"socket_timeout": 0.5, "socket_connect_timeout": 0.5},
+    },
+}
 CELERY_TASK_IGNORE_RESULT = True  # Postgres is the truth; a result backend is one more thing that can be lost
 CELERY_TASK_ACKS_LATE = False
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
@@ -124,6 +168,8 @@ CELERY_BEAT_SCHEDULE = {
     "close-batches": {"task": "batches.tasks.close_due", "schedule": schedule(timedelta(seconds=5))},
     "steer-batches": {"task": "batches.tasks.steer_waiting", "schedule": schedule(timedelta(seconds=10))},
     "forget-old-requests": {"task": "tenants.tasks.forget_old", "schedule": schedule(timedelta(hours=1))},
+    "send-emails": {"task": "accounts.tasks.send_emails", "schedule": schedule(timedelta(seconds=5))},
+    "forget-ended-sessions": {"task": "accounts.tasks.forget_sessions", "schedule": schedule(timedelta(hours=1))},
     "send-webhooks": {"task": "notifications.tasks.send_due", "schedule": schedule(timedelta(seconds=5))},
     "delete-old-webhook-events": {"task": "notifications.tasks.delete_old", "schedule": schedule(timedelta(hours=1))},
     "delete-expired-files": {"task": "files.tasks.delete_expired", "schedule": schedule(timedelta(minutes=5))},

@@ -10,6 +10,7 @@ for name, value in {
     "DATABASE_SYSTEM_URL": "postgresql://hone_system@127.0.0.1:1/hone",
     "DATABASE_OWNER_URL": "postgresql://hone_owner@127.0.0.1:1/hone",
     "REDIS_URL": "redis://127.0.0.1:1/0",
+    "EMAIL_URL": "memorymail://",
 }.items():
     os.environ.setdefault(name, value)
 

@@ -18,6 +18,7 @@ GOOD = {
     "DATABASE_OWNER_URL": "postgresql://hone_owner@127.0.0.1:1/hone",
     "REDIS_URL": "redis://127.0.0.1:1/0",
     "ALLOWED_HOSTS": "api.example.com",
+    "EMAIL_URL": "smtp+tls://hone:secret@mail.example.com:587",
 }
 Load = Callable[..., ModuleType]
 
