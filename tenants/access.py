@@ -1,6 +1,7 @@
 """The edge: who calls, and whether the call is allowed. Resolved once, then carried as an object."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -9,20 +10,25 @@ from django.utils import timezone
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from common.errors import HoneError
+from accounts.models import User
+from accounts.selectors import find_person
+from common.errors import HoneError, not_found
 from common.http import AnyLengthRequest
+from common.ids import to_wire
 from tenants.idempotency import CreateRequest, read_create_request
-from tenants.models import ApiKey, Organization, Project
-from tenants.permissions import OPERATIONS
-from tenants.selectors import find_key
-from tenants.services import note_key_use
+from tenants.models import ApiKey, Membership, Organization, Project, Role
+from tenants.permissions import OPERATIONS, ROLE_SCOPES
+from tenants.selectors import find_key, find_membership, find_project
+from tenants.services import note_key_use, session_key
+
+SESSION_HEADER = "X-Session-Token"
 
 
 @dataclass(frozen=True)
 class Principal:
-    """The caller of a request: a live key, its organisation and, for a project key, its project."""
+    """The caller of a request, a live key or a signed-in member; its organisation; its project, where there is one."""
 
-    key: ApiKey
+    caller: ApiKey | Membership
     organization: Organization
     project: Project | None
 
@@ -34,7 +40,23 @@ class Principal:
     @property
     def actor(self) -> str:
         """How audit rows name the caller."""
-        return self.key.wire_id
+        if isinstance(self.caller, ApiKey):
+            return self.caller.wire_id
+        return to_wire(User.ID_PREFIX, self.caller.user_id)
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        """What the caller may do, now."""
+        if isinstance(self.caller, ApiKey):
+            return frozenset(self.caller.scopes)
+        return ROLE_SCOPES[Role(self.caller.role)]
+
+    @cached_property
+    def key(self) -> ApiKey:
+        """What the caller's work is booked under: the key that was sent, or the member's, made when first needed."""
+        if isinstance(self.caller, ApiKey):
+            return self.caller
+        return session_key(membership=self.caller, project=self.project)
 
 
 def bearer_token(request: Request) -> str:
@@ -46,7 +68,38 @@ def bearer_token(request: Request) -> str:
 
 
 def authenticate(request: Request) -> Principal:
-    """The principal of a request; the key itself never appears in an error."""
+    """The principal of a request; neither key nor session token ever appears in an error."""
+    if SESSION_HEADER not in request.headers:
+        return _authenticate_key(request)
+    if "Authorization" in request.headers:
+        raise HoneError("invalid_request", f"Send a key or {SESSION_HEADER}, not both")
+    return _authenticate_member(request)
+
+
+def authenticate_person(request: Request) -> User:
+    """Who is signed in with the session token of the request."""
+    person = find_person(token=request.headers.get(SESSION_HEADER, ""))
+    if person is None:
+        raise HoneError("invalid_session", f"Sign in, and send the session token in the header '{SESSION_HEADER}'")
+    return person
+
+
+def authorize(principal: Principal, operation: str) -> None:
+    """Raise unless the caller holds the operation's scope, and a key is of its kind."""
+    permission = OPERATIONS[operation]
+    if isinstance(principal.caller, ApiKey):
+        if principal.caller.kind != permission.key_kind:
+            raise HoneError("wrong_key_type", f"This route takes a key of kind '{permission.key_kind}'")
+        holder = "key"
+    else:
+        holder = f"role '{principal.caller.role}'"
+    if permission.scope not in principal.scopes:
+        raise HoneError("insufficient_scope", f"The {holder} lacks the scope '{permission.scope}'")
+    if permission.key_kind == ApiKey.Kind.PROJECT and principal.project is None:
+        raise _missing_header("OpenAI-Project", "which of the organisation's projects it is about")
+
+
+def _authenticate_key(request: Request) -> Principal:
     key = find_key(bearer_token(request))
     if key is None:
         raise HoneError("invalid_api_key", "The key is not known; check that it was copied whole")
@@ -61,28 +114,47 @@ def authenticate(request: Request) -> Principal:
         sent = request.headers.get(header)
         if sent and sent != expected:
             raise HoneError("organization_mismatch", f"The header {header} does not agree with the key")
-    if key.organization.status != Organization.Status.ACTIVE:
-        raise HoneError("organization_inactive", "The organisation is suspended; contact the operator")
-    if key.project is not None and key.project.status != Project.Status.ACTIVE:
-        raise HoneError("organization_inactive", "The project is archived")
+    principal = Principal(key, key.organization, key.project)
+    _check_active(principal)
     note_key_use(key=key)
-    return Principal(key=key, organization=key.organization, project=key.project)
+    return principal
 
 
-def authorize(principal: Principal, operation: str) -> None:
-    """Raise unless the key is of the operation's kind and holds its scope."""
-    permission = OPERATIONS[operation]
-    if principal.key.kind != permission.key_kind:
-        raise HoneError("wrong_key_type", f"This route takes a key of kind '{permission.key_kind}'")
-    if permission.scope not in principal.key.scopes:
-        raise HoneError("insufficient_scope", f"The key lacks the scope '{permission.scope}'")
+def _authenticate_member(request: Request) -> Principal:
+    person = authenticate_person(request)
+    wanted = request.headers.get("OpenAI-Organization")
+    if not wanted:
+        raise _missing_header("OpenAI-Organization", "which of your organisations it is about")
+    membership = find_membership(user=person, organization_wire_id=wanted)
+    if membership is None:
+        raise not_found("organisation", wanted, param="OpenAI-Organization")
+    project = None
+    if project_id := request.headers.get("OpenAI-Project"):
+        project = find_project(organization=membership.organization, wire_id=project_id)
+        if project is None:
+            raise not_found("project", project_id, param="OpenAI-Project")
+    principal = Principal(membership, membership.organization, project)
+    _check_active(principal)
+    return principal
 
 
-class TenantAPIView(APIView):
-    """A view for holders of keys. ``operations`` maps each method to its row of the permission table (HEAD is GET)."""
+def _check_active(principal: Principal) -> None:
+    if principal.organization.status != Organization.Status.ACTIVE:
+        raise HoneError("organization_inactive", "The organisation is suspended; contact the operator")
+    if principal.project is not None and principal.project.status != Project.Status.ACTIVE:
+        raise HoneError("organization_inactive", "The project is archived")
+
+
+def _missing_header(name: str, meaning: str) -> HoneError:
+    return HoneError(
+        "missing_required_parameter", f"With {SESSION_HEADER}, the header {name} says {meaning}", param=name
+    )
+
+
+class HoneAPIView(APIView):
+    """What all views share. ``operations`` maps each method to its row of the permission table (HEAD is GET)."""
 
     operations: ClassVar[dict[str, str]]
-    principal: Principal
     http_method_names = ["get", "post", "put", "patch", "delete", "head"]  # noqa: RUF012  # as DRF declares it
 
     def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Request:
@@ -94,20 +166,41 @@ class TenantAPIView(APIView):
             parser_context=self.get_parser_context(request),
         )
 
+    def operation(self, request: Request) -> str:
+        """What the request wants to do, or ``method_not_allowed``."""
+        operation = self.operations.get("GET" if request.method == "HEAD" else request.method or "")
+        if operation is None:
+            raise HoneError("method_not_allowed", f"This route does not take {request.method}")
+        return operation
+
+
+class PersonAPIView(HoneAPIView):
+    """A view for whoever is signed in."""
+
+    person: User
+
+    def initial(self, request: Request, *args: object, **kwargs: object) -> None:
+        """Authenticate before the handler; the body has not been read yet."""
+        super().initial(request, *args, **kwargs)
+        self.person = authenticate_person(request)
+        self.operation(request)
+
+
+class TenantAPIView(HoneAPIView):
+    """A view for holders of keys and for signed-in members."""
+
+    principal: Principal
+
     def initial(self, request: Request, *args: object, **kwargs: object) -> None:
         """Authenticate and authorise before the handler; the body has not been read yet."""
         super().initial(request, *args, **kwargs)
         self.principal = authenticate(request)
         request._request.organization_wire_id = self.principal.organization.wire_id  # type: ignore[attr-defined]
-        method = "GET" if request.method == "HEAD" else request.method
-        operation = self.operations.get(method or "")
-        if operation is None:
-            raise HoneError("method_not_allowed", f"This route does not take {request.method}")
-        authorize(self.principal, operation)
+        authorize(self.principal, self.operation(request))
 
     @property
     def project(self) -> Project:
-        """The project of the key; operations on project routes require a project key."""
+        """The project of the caller; operations on project routes require a project key."""
         if self.principal.project is None:
             raise HoneError("wrong_key_type", "This route takes a key of kind 'project'")
         return self.principal.project

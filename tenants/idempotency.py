@@ -17,8 +17,10 @@ from typing import TypeVar
 
 import orjson
 from django.db import connection, transaction
+from django.db.models import QuerySet
 from django.db.models.functions import Now
 
+from accounts.models import User
 from common.database import SYSTEM
 from common.errors import HoneError, not_found
 from common.ids import from_wire
@@ -34,10 +36,9 @@ W = TypeVar("W", bound=WireModel)
 
 
 @dataclass(frozen=True, kw_only=True)
-class CreateRequest:
+class Attempt:
     """A create as it is known again. Digests throughout: a customer may put anything into a header."""
 
-    api_key: ApiKey
     key_digest: bytes | None
     """Of path and ``Idempotency-Key``; None without that header."""
     fingerprint: bytes
@@ -47,6 +48,13 @@ class CreateRequest:
     """PostgreSQL's time at which the whole request was there."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class CreateRequest(Attempt):
+    """An attempt of the holder of a key."""
+
+    api_key: ApiKey
+
+
 def read_create_request(
     *, api_key: ApiKey, path: str, headers: Mapping[str, str], fields: object, digest: str = ""
 ) -> CreateRequest:
@@ -54,6 +62,16 @@ def read_create_request(
 
     Raises ``invalid_value`` for a malformed ``Idempotency-Key``.
     """
+    return made_by(api_key, read_attempt(path=path, headers=headers, fields=fields, digest=digest))
+
+
+def made_by(api_key: ApiKey, attempt: Attempt) -> CreateRequest:
+    """The attempt, by the holder of this key."""
+    return CreateRequest(api_key=api_key, **vars(attempt))
+
+
+def read_attempt(*, path: str, headers: Mapping[str, str], fields: object, digest: str = "") -> Attempt:
+    """As :func:`read_create_request`, whoever has sent it."""
     key = headers.get("Idempotency-Key")
     if key is not None and not (0 < len(key) <= MAX_KEY_CHARACTERS and key.isascii() and key.isprintable()):
         raise HoneError(
@@ -65,8 +83,7 @@ def read_create_request(
     with connection.cursor() as cursor:
         cursor.execute("SELECT now()")
         (now,) = cursor.fetchone()
-    return CreateRequest(
-        api_key=api_key,
+    return Attempt(
         key_digest=None if key is None else _digest(path, key),
         fingerprint=_digest(path, fields, digest),
         is_retry=re.fullmatch(r"\d{1,9}", retries, re.ASCII) is not None and int(retries) > 0,
@@ -93,20 +110,34 @@ def earlier(request: CreateRequest, model: type[W]) -> W | None:
         (status,) = cursor.fetchone()
     if status != Organization.Status.ACTIVE:
         raise HoneError("organization_inactive", "The organisation is suspended; contact the operator")
-    record = _find(request)
+    record = _find(request, IdempotencyRecord.objects.filter(api_key_id=request.api_key.id))
     if record is None:
         return None
-    if bytes(record.fingerprint) != request.fingerprint:
-        raise HoneError(
-            "idempotency_key_reused",
-            "This Idempotency-Key was sent with other parameters before; use a new key for a new request",
-            param="Idempotency-Key",
-        )
     object_id = from_wire(model.ID_PREFIX, record.object_id)
     made = model._default_manager.filter(pk=object_id).first()
     if made is None:
         raise not_found("object any more", record.object_id, param="Idempotency-Key")
     return made
+
+
+def earlier_organization(attempt: Attempt, *, founder: User) -> Organization | None:
+    """As :func:`earlier`, for the organisations that a person makes: they are remembered as the founder's session key.
+
+    Call under the lock of the founder, outside of any scope.
+    """
+    # Of all organisations that the person has ever made, which no single tenant knows.
+    records = IdempotencyRecord.all_tenants.filter(
+        api_key__kind=ApiKey.Kind.SESSION,
+        api_key__created_by_id=founder.id,
+        object_id__startswith=Organization.ID_PREFIX,
+    )
+    record = _find(attempt, records)
+    if record is None:
+        return None
+    organization = Organization.all_tenants.get(id=record.organization_id)
+    if organization.status == Organization.Status.DELETED:
+        raise not_found("object any more", record.object_id, param="Idempotency-Key")
+    return organization
 
 
 def remember(request: CreateRequest, made: WireModel) -> None:
@@ -136,16 +167,23 @@ def forget_old_requests(*, limit: int = 5_000) -> int:
             return forgotten
 
 
-def _find(request: CreateRequest) -> IdempotencyRecord | None:
-    records = IdempotencyRecord.objects.filter(api_key_id=request.api_key.id)
-    if request.key_digest is not None:
-        return records.filter(key_digest=request.key_digest).first()
-    same = records.filter(key_digest=None, fingerprint=request.fingerprint)
-    if request.is_retry:
+def _find(attempt: Attempt, records: QuerySet[IdempotencyRecord]) -> IdempotencyRecord | None:
+    """The record of an earlier try among those of one caller."""
+    if attempt.key_digest is not None:
+        record = records.filter(key_digest=attempt.key_digest).first()
+        if record is not None and bytes(record.fingerprint) != attempt.fingerprint:
+            raise HoneError(
+                "idempotency_key_reused",
+                "This Idempotency-Key was sent with other parameters before; use a new key for a new request",
+                param="Idempotency-Key",
+            )
+        return record
+    same = records.filter(key_digest=None, fingerprint=attempt.fingerprint)
+    if attempt.is_retry:
         same = same.filter(created_at__gt=Now() - RETRY_WINDOW)
     else:
         # A first try may get here after the retry that has replaced it: its client has given up on it since.
-        same = same.filter(is_retry=True, created_at__gt=request.received_at)
+        same = same.filter(is_retry=True, created_at__gt=attempt.received_at)
     return same.order_by("-created_at").first()
 
 

@@ -144,21 +144,23 @@ class Membership(WireModel, TenantModel):
 class ApiKey(WireModel, TenantModel):
     """A key of a project (``hone_sk_``) or of the organisation's administration (``hone_ak_``).
 
-    Of the secret only a digest is stored, keyed with the installation's pepper; it is shown once.
+    Of the secret only a digest is stored, keyed with the installation's pepper; it is shown once. A *session* key has
+    none and opens nothing: what a signed-in member does is booked under it (:func:`tenants.services.session_key`).
     """
 
     ID_PREFIX = "key_"
 
     class Kind(models.TextChoices):
-        """Which half of the API a key opens; neither does the other's work."""
+        """Which half of the API a key opens; neither does the other's work. A session key is no credential at all."""
 
         PROJECT = "project"
         ADMIN = "admin"
+        SESSION = "session"
 
         @property
         def token_prefix(self) -> str:
-            """How tokens of this kind begin."""
-            return "hone_sk_" if self == self.PROJECT else "hone_ak_"
+            """How tokens of this kind begin; only credentials have tokens."""
+            return {"project": "hone_sk_", "admin": "hone_ak_"}[self.value]
 
     kind = models.CharField(max_length=16, choices=Kind)
     project = tenant_key(Project, null=True)
@@ -178,10 +180,18 @@ class ApiKey(WireModel, TenantModel):
         constraints: ClassVar = [
             models.CheckConstraint(
                 condition=models.Q(kind="project", project__isnull=False)
-                | models.Q(kind="admin", project__isnull=True),
+                | models.Q(kind="admin", project__isnull=True)
+                | models.Q(kind="session", digest=b""),
                 name="key_kind_matches_project",
             ),
         ]
+
+    @property
+    def actor(self) -> str:
+        """How audit rows name whoever acts under the key: by its own id, or the person's whose session it is."""
+        if self.kind == self.Kind.SESSION and self.created_by_id is not None:
+            return to_wire(User.ID_PREFIX, self.created_by_id)
+        return self.wire_id
 
 
 class AuditEvent(WireModel, TenantModel):

@@ -1,6 +1,8 @@
 """The one permission table: which scope an operation needs, and which scopes a role grants.
 
-Every route names its operation per method; a route without a row here cannot be called, and a test fails.
+A key has the scopes it was made with and calls operations of its kind. A signed-in member has those of the role and
+calls both kinds. Every route names its operation per method; a route without a row here cannot be called, and a test
+fails.
 """
 
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ ADMIN = ApiKey.Kind.ADMIN
 
 @dataclass(frozen=True)
 class Permission:
-    """Who may call an operation: a key of this kind that holds this scope."""
+    """Who may call an operation: a key of this kind that holds this scope, or a member whose role holds it."""
 
     key_kind: ApiKey.Kind
     scope: str
@@ -53,6 +55,9 @@ OPERATIONS: dict[str, Permission] = {
     "balance.retrieve": Permission(ADMIN, "billing.read"),
     "ledger.list": Permission(ADMIN, "billing.read"),
 }
+
+PERSON_OPERATIONS = frozenset({"organizations.create", "organizations.list"})
+"""What everybody who is signed in may do, a member of something or not."""
 
 PROJECT_SCOPES = frozenset(entry.scope for entry in OPERATIONS.values() if entry.key_kind == PROJECT)
 ADMIN_SCOPES = frozenset({"organization.read", "organization.write", "billing.read"})

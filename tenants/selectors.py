@@ -1,9 +1,15 @@
 """Reads about organisations and keys."""
 
+from collections.abc import Collection
+from uuid import UUID
+
+from django.db.models import QuerySet
+
+from accounts.models import User
 from common.errors import not_found
 from common.ids import from_wire
 from tenants.keys import matches, split_token
-from tenants.models import ApiKey, Organization
+from tenants.models import ApiKey, Membership, Organization, Project, Role
 
 
 def get_organization(*, wire_id: str) -> Organization:
@@ -17,7 +23,7 @@ def get_organization(*, wire_id: str) -> Organization:
 
 def find_key(token: str) -> ApiKey | None:
     """The key of a bearer token, whatever its state, with organisation and project; None when there is none."""
-    for kind in ApiKey.Kind:
+    for kind in (ApiKey.Kind.PROJECT, ApiKey.Kind.ADMIN):
         parts = split_token(token, kind.token_prefix)
         if parts is None:
             continue
@@ -27,3 +33,38 @@ def find_key(token: str) -> ApiKey | None:
         key = keys.filter(public_id=public_id, kind=kind).first()
         return key if key is not None and matches(secret, key.digest) else None
     return None
+
+
+def roles_of(*, user: User) -> dict[UUID, str]:
+    """What a person is where: the role in each organisation, by its id."""
+    # Who a person is belongs to no tenant; neither does the list of those that the person may enter.
+    return dict(Membership.all_tenants.filter(user_id=user.id).values_list("organization_id", "role"))
+
+
+def existing_organizations(*, ids: Collection[UUID]) -> QuerySet[Organization]:
+    """Those of these organisations that have not been deleted."""
+    # For a member of all of them, as above.
+    return Organization.all_tenants.filter(id__in=ids).exclude(status=Organization.Status.DELETED)
+
+
+def owned_organizations(*, user: User) -> int:
+    """How many organisations a person owns, deleted ones apart."""
+    # Across tenants, as above.
+    owned = Membership.all_tenants.filter(user_id=user.id, role=Role.OWNER)
+    return owned.exclude(organization__status=Organization.Status.DELETED).count()
+
+
+def find_membership(*, user: User, organization_wire_id: str) -> Membership | None:
+    """A person's membership of the organisation with this id, as it is now."""
+    organization_id = from_wire(Organization.ID_PREFIX, organization_wire_id)
+    # Which tenant the request is of is known only with the membership.
+    memberships = Membership.all_tenants.select_related("organization")
+    return memberships.filter(user_id=user.id, organization_id=organization_id).first() if organization_id else None
+
+
+def find_project(*, organization: Organization, wire_id: str) -> Project | None:
+    """The project of an organisation with this id, archived or not."""
+    project_id = from_wire(Project.ID_PREFIX, wire_id)
+    # The tenant is decided; no scope is open yet at the edge.
+    projects = Project.all_tenants.filter(organization_id=organization.id)
+    return projects.filter(id=project_id).first() if project_id else None

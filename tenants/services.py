@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
@@ -34,12 +35,15 @@ class NewOrganization:
     """What ``create_organization`` made."""
 
     organization: Organization
+    membership: Membership
     project: Project
     api_key: IssuedKey
     admin_key: IssuedKey
 
 
-def create_organization(*, name: str, owner_email: str, organization_id: UUID | None = None) -> NewOrganization:
+def create_organization(
+    *, name: str, owner_email: str, actor: str = SYSTEM_ACTOR, organization_id: UUID | None = None
+) -> NewOrganization:
     """An organisation with its owner, a first project, a key for that project and an admin key.
 
     A caller that has more to do in the same transaction chooses the id and opens its scope.
@@ -50,20 +54,22 @@ def create_organization(*, name: str, owner_email: str, organization_id: UUID | 
     organization = Organization(id=organization_id or uuid7(), name=name)
     with tenant_scope(organization.id):
         organization.save(force_insert=True)
-        Membership.objects.create(organization_id=organization.id, user_id=owner.id, role=Role.OWNER)
+        membership = Membership.objects.create(organization_id=organization.id, user_id=owner.id, role=Role.OWNER)
         project = Project.objects.create(organization_id=organization.id, name="Default project")
         record(
-            actor=SYSTEM_ACTOR,
+            actor=actor,
             action="organization.created",
             subject=organization.wire_id,
             organization_id=organization.id,
             details={"name": name, "owner": owner.email},
         )
-        api_key = create_api_key(project=project, name="First key", actor=SYSTEM_ACTOR, created_by=owner.id)
+        api_key = create_api_key(project=project, name="First key", actor=actor, created_by=owner.id)
         admin_key = create_admin_key(
-            organization_id=organization.id, name="First admin key", actor=SYSTEM_ACTOR, created_by=owner.id
+            organization_id=organization.id, name="First admin key", actor=actor, created_by=owner.id
         )
-    return NewOrganization(organization=organization, project=project, api_key=api_key, admin_key=admin_key)
+    return NewOrganization(
+        organization=organization, membership=membership, project=project, api_key=api_key, admin_key=admin_key
+    )
 
 
 def create_api_key(
@@ -112,6 +118,28 @@ def create_admin_key(
         expires_at=expires_at,
         created_by=created_by,
     )
+
+
+def session_key(*, membership: Membership, project: Project | None) -> ApiKey:
+    """The key under which a signed-in member's calls (in a project) are booked: usage, creates, files.
+
+    Made with the first of them, once for each member and project. It has no secret, and rights come from the role.
+    """
+    names = membership.id.bytes + (project.id.bytes if project else b"")
+    with tenant_scope(membership.organization_id):
+        key, _ = ApiKey.objects.get_or_create(
+            public_id=sha256(names).hexdigest()[:32],
+            defaults={
+                "organization_id": membership.organization_id,
+                "kind": ApiKey.Kind.SESSION,
+                "project_id": project.id if project else None,
+                "name": "Sessions of a member",
+                "digest": b"",
+                "scopes": [],
+                "created_by_id": membership.user_id,
+            },
+        )
+    return key
 
 
 def revoke_key(*, key: ApiKey, actor: str) -> None:

@@ -24,6 +24,8 @@ class User(AbstractBaseUser):
     is_operator = models.BooleanField(default=False)
     """May use the operations console: the people who run this installation."""
     created_at = models.DateTimeField(auto_now_add=True)
+    signup_credit_at = models.DateTimeField(null=True, editable=False)
+    """When the person's first organisation was given its opening credit; there is one for each person."""
 
     objects: ClassVar[BaseUserManager[Self]] = BaseUserManager()
 

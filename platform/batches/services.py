@@ -151,7 +151,7 @@ def _add_batch(
     if retry_of is not None:
         details["retry_of"] = retry_of.wire_id
     record(
-        actor=key.wire_id,
+        actor=key.actor,
         action="batch.created",
         subject=batch.wire_id,
         organization_id=project.organization_id,

@@ -1,17 +1,23 @@
-"""``/v1/organization/balance`` and ``/v1/organization/ledger``."""
+"""``/v1/organizations``, ``/v1/organization/balance`` and ``/v1/organization/ledger``."""
 
 from typing import Any, ClassVar
 
+from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from billing.models import Posting
 from billing.selectors import Balance, balance, statement
+from billing.services import found_organization
 from common.errors import HoneError
+from common.http import StrictSerializer, parsed
 from common.money import format_usd
 from common.pagination import page_request, paginate
-from tenants.access import TenantAPIView
+from tenants.access import PersonAPIView, TenantAPIView
+from tenants.idempotency import read_attempt
+from tenants.models import Organization, Role
 from tenants.scope import tenant_scope
+from tenants.selectors import existing_organizations, roles_of
 
 
 def render_balance(found: Balance) -> dict[str, Any]:
@@ -42,6 +48,54 @@ def render_posting(posting: Posting) -> dict[str, Any]:
         "subject": posting.subject or None,
         "reason": posting.reason or None,
     }
+
+
+class CreateOrganizationSerializer(StrictSerializer):
+    """Body of ``POST /v1/organizations``."""
+
+    name = serializers.CharField(max_length=200)
+
+
+def render_organization(organization: Organization, role: str) -> dict[str, Any]:
+    """The wire object, as one of its members sees it."""
+    return {
+        "id": organization.wire_id,
+        "object": "organization",
+        "created_at": int(organization.created_at.timestamp()),
+        "name": organization.name,
+        "status": organization.status,
+        "role": role,
+    }
+
+
+class OrganizationListView(PersonAPIView):
+    """Found an organisation; list those that one is a member of."""
+
+    operations: ClassVar = {"POST": "organizations.create", "GET": "organizations.list"}
+
+    def post(self, request: Request) -> Response:
+        """Found one. This answer alone shows the keys of its first project and of its administration."""
+        name = parsed(CreateOrganizationSerializer, request)["name"]
+        attempt = read_attempt(path=request.path, headers=request.headers, fields=request.data)
+        match found_organization(name=name, founder=self.person, attempt=attempt):
+            case Organization() as earlier:
+                return Response(render_organization(earlier, Role.OWNER))
+            case made:
+                return Response(
+                    {
+                        **render_organization(made.organization, Role.OWNER),
+                        "project_id": made.project.wire_id,
+                        "api_key": made.api_key.token,
+                        "admin_key": made.admin_key.token,
+                    }
+                )
+
+    def get(self, request: Request) -> Response:
+        """One page, newest first."""
+        wanted = page_request(request.query_params.dict(), prefix=Organization.ID_PREFIX)
+        roles = roles_of(user=self.person)
+        page = paginate(existing_organizations(ids=roles.keys()), wanted)
+        return Response(page.render(lambda found: render_organization(found, roles[found.id])))
 
 
 class BalanceView(TenantAPIView):

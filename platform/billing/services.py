@@ -3,26 +3,32 @@
 Every movement has a natural key, unique in the organisation: to post it again moves nothing and answers as the first
 time; a key that stands for another movement is a ``conflict``.
 
-All functions but :func:`open_organization` are called inside the organisation's ``tenant_scope`` and join its
-transaction. Billing comes last in the order of locks: lease, shard, batch, then the hold's row, then the accounts. They
-stay locked until the scope ends and every other movement of the organisation waits for them, so move money last. One
-transaction moves the hold of one job; credit and adjustments have a transaction of their own.
+All functions but :func:`open_organization` and :func:`found_organization` are called inside the organisation's
+``tenant_scope`` and join its transaction. Billing comes last in the order of locks: lease, shard, batch, then the
+hold's row, then the accounts. They stay locked until the scope ends and every other movement of the organisation waits
+for them, so move money last. One transaction moves the hold of one job; credit and adjustments have a transaction of
+their own.
 """
 
 from uuid import UUID
 
 import structlog
+from django.conf import settings
 from django.db import connection, transaction
 from django.db.models.functions import Now
 
+from accounts.models import User
 from billing.models import Account, Hold, Posting
 from billing.watchers import announce_credit
+from common.database import SYSTEM
 from common.errors import HoneError
 from common.ids import to_wire, uuid7
 from common.money import MAX_NANOS, format_usd
+from tenants.idempotency import Attempt, earlier_organization, made_by, remember
 from tenants.models import Organization
 from tenants.scope import tenant_scope
-from tenants.services import SYSTEM_ACTOR, NewOrganization, create_organization, record
+from tenants.selectors import owned_organizations
+from tenants.services import SYSTEM_ACTOR, NewOrganization, create_organization, record, session_key
 
 logger = structlog.get_logger(__name__)
 
@@ -150,11 +156,49 @@ def adjust_balance(*, organization_id: UUID, amount_nanos: int, reason: str, act
     )
 
 
-def open_organization(*, name: str, owner_email: str, credit_nanos: int = 0) -> NewOrganization:
+def found_organization(*, name: str, founder: User, attempt: Attempt) -> NewOrganization | Organization:
+    """A new organisation of a person who has signed up; a repetition gets the organisation of the first try, alone.
+
+    The first that a person ever founds opens with ``HONE_SIGNUP_CREDIT_USD``. ``conflict`` for a person who owns as
+    many as ``HONE_ORGANIZATIONS_PER_OWNER``, ``invalid_session`` for one who is gone.
+    """
+    with transaction.atomic(using=SYSTEM):
+        # One at a time for each person. The membership's foreign key, checked on another connection, passes this lock.
+        person = User.objects.select_for_update(no_key=True).filter(id=founder.id).first()
+        if person is None:
+            raise HoneError("invalid_session", "The account has been deleted")
+        earlier = earlier_organization(attempt, founder=person)
+        if earlier is not None:
+            return earlier
+        if owned_organizations(user=person) >= settings.ORGANIZATIONS_PER_OWNER:
+            raise HoneError("conflict", f"One person may own {settings.ORGANIZATIONS_PER_OWNER} organisations")
+        credit_nanos = settings.SIGNUP_CREDIT_NANOS if person.signup_credit_at is None else 0
+        made = open_organization(
+            name=name, owner_email=person.email, credit_nanos=credit_nanos, actor=person.wire_id, attempt=attempt
+        )
+        if credit_nanos:
+            # Committed after the ledger is: who is killed in between gives credit twice, and takes it from nobody.
+            User.objects.filter(id=person.id).update(signup_credit_at=Now())
+    return made
+
+
+def open_organization(
+    *,
+    name: str,
+    owner_email: str,
+    credit_nanos: int = 0,
+    actor: str = SYSTEM_ACTOR,
+    attempt: Attempt | None = None,
+) -> NewOrganization:
     """A new organisation (:func:`tenants.services.create_organization`) whose ledger opens with this credit."""
     organization_id = uuid7()
     with tenant_scope(organization_id):
-        made = create_organization(organization_id=organization_id, name=name, owner_email=owner_email)
+        made = create_organization(
+            organization_id=organization_id, name=name, owner_email=owner_email, actor=actor
+        )  # fmt: skip
+        if attempt is not None:
+            key = session_key(membership=made.membership, project=None)
+            remember(made_by(key, attempt), made.organization)
         if credit_nanos:
             grant_credit(
                 organization_id=organization_id, amount_nanos=credit_nanos, reason="Opening credit",

@@ -2,9 +2,10 @@
 
 from django.urls import path
 
-from billing.api import BalanceView, LedgerView
+from billing.api import BalanceView, LedgerView, OrganizationListView
 
 urlpatterns = [
+    path("organizations", OrganizationListView.as_view()),
     path("organization/balance", BalanceView.as_view()),
     path("organization/ledger", LedgerView.as_view()),
 ]

@@ -34,8 +34,11 @@ REQUEST_CODES: dict[str, ErrorKind] = {
     "empty_file": ErrorKind(400, INVALID, "The file is empty, or holds no request."),
     "checksum_mismatch": ErrorKind(400, INVALID, "The bytes received are not those of the checksum sent with them."),
     "invalid_api_key": ErrorKind(401, INVALID, "No key was sent, or it is unknown, expired or revoked."),
+    "invalid_session": ErrorKind(401, INVALID, "No session token was sent, or nobody is signed in with it (any more)."),
     "organization_inactive": ErrorKind(403, INVALID, "The organisation is suspended or the project archived."),
-    "insufficient_scope": ErrorKind(403, INVALID, "The key lacks a scope; the message names it."),
+    "insufficient_scope": ErrorKind(
+        403, INVALID, "The key, or the member's role, lacks a scope; the message names it."
+    ),
     "wrong_key_type": ErrorKind(403, INVALID, "A project key on an admin route, or the other way round."),
     "organization_mismatch": ErrorKind(
         401, INVALID, "OpenAI-Organization or OpenAI-Project does not agree with the key."

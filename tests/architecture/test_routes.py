@@ -3,9 +3,9 @@
 import pytest
 
 from fleet.api import WorkerAPIView
-from tenants.access import TenantAPIView
-from tenants.permissions import ALL_SCOPES, OPERATIONS
-from tests.support.routes import all_routes, public_operations, public_routes
+from tenants.access import PersonAPIView, TenantAPIView
+from tenants.permissions import ALL_SCOPES, OPERATIONS, PERSON_OPERATIONS
+from tests.support.routes import all_routes, person_operations, public_operations, public_routes
 
 HEALTH_ROUTES = {"healthz", "readyz"}
 INTERNAL_ROUTES = {
@@ -58,12 +58,13 @@ def test_every_internal_route_takes_a_worker_token() -> None:
 @pytest.mark.parametrize("route", public_routes(), ids=lambda route: route.path)
 def test_every_method_of_a_public_route_has_its_operation(route: object) -> None:
     view = route.view_class  # type: ignore[attr-defined]  # a Route; pytest's ids would hide it from the checker
-    assert issubclass(view, TenantAPIView)
+    assert issubclass(view, (TenantAPIView, PersonAPIView))
     assert set(view.operations) == {method.upper() for method in _METHODS if hasattr(view, method)}
 
 
 def test_every_operation_has_a_row_and_every_row_an_operation() -> None:
     assert sorted(operation for _, _, operation in public_operations()) == sorted(OPERATIONS)
+    assert sorted(operation for _, _, operation in person_operations()) == sorted(PERSON_OPERATIONS)
 
 
 def test_every_scope_reads_or_writes_something() -> None:

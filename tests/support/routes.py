@@ -6,6 +6,8 @@ from typing import Any
 
 from django.urls import URLPattern, URLResolver, get_resolver
 
+from tenants.access import HoneAPIView, PersonAPIView, TenantAPIView
+
 PUBLIC = "v1/"
 
 
@@ -34,10 +36,20 @@ def public_routes() -> list[Route]:
 
 
 def public_operations() -> list[tuple[str, str, str]]:
-    """``(method, path, operation)`` of every public route."""
+    """``(method, path, operation)`` of every public route that is about a tenant."""
+    return _operations(TenantAPIView)
+
+
+def person_operations() -> list[tuple[str, str, str]]:
+    """Those of every public route for people, members of something or not."""
+    return _operations(PersonAPIView)
+
+
+def _operations(kind: type[HoneAPIView]) -> list[tuple[str, str, str]]:
     return [
         (method, f"/{route.path}", operation)
         for route in public_routes()
+        if issubclass(route.view_class, kind)
         for method, operation in route.view_class.operations.items()
     ]
 

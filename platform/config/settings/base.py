@@ -12,6 +12,7 @@ import environ
 from celery.schedules import crontab, schedule
 
 from common.logging import logging_config
+from common.money import parse_usd
 
 ROOT = Path(__file__).resolve().parents[3]
 env = environ.FileAwareEnv()
@@ -194,6 +195,9 @@ REST_FRAMEWORK = {
 DATA_UPLOAD_MAX_MEMORY_SIZE = 8 * 1024 * 1024
 
 # Limits of the API (API.md), in bytes, rows and seconds.
+ORGANIZATIONS_PER_OWNER = env.int("HONE_ORGANIZATIONS_PER_OWNER", default=20)
+SIGNUP_CREDIT_NANOS = parse_usd(env.str("HONE_SIGNUP_CREDIT_USD", default="0"))
+"""What the first organisation of everybody who signs up can spend at once."""
 FILE_MAX_BYTES = env.int("HONE_FILE_MAX_BYTES", default=512 * 1024 * 1024)
 UPLOAD_PART_MAX_BYTES = env.int("HONE_UPLOAD_PART_MAX_BYTES", default=64 * 1024 * 1024)
 PROJECT_MAX_STORED_BYTES = env.int("HONE_PROJECT_MAX_STORED_BYTES", default=100 * 1024**3)
