@@ -1,0 +1,1 @@
+"""Documents whose programs are run."""
