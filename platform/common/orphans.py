@@ -3,8 +3,9 @@
 Apps register who refers to a kind (:func:`register_blob_owner`); a kind that nobody has registered is never touched.
 
 Why a blob that is about to get its row survives: every writer stores the bytes and commits the row that names them
-right after, in seconds, and no row ever comes to name a blob that is older than the work that writes it. So a blob
-that has no row a day after it was written will never have one. A day is also far more than clocks differ by.
+right after, in seconds, and no row ever comes to name a blob that is older than the work that writes it, unless another
+row names it by then. So a blob that has no row a day after it was written will never have one. A day is also far more
+than clocks differ by.
 """
 
 import re

@@ -1,21 +1,27 @@
 """Bytes that a project has already: it is told, and they are kept once, for as long as any file has them."""
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.files.storage import default_storage
+from django.db import connections
 
+from common.database import OWNER
 from files.duplicates import find_blob
 from files.models import StoredFile
 from files.services import delete_expired_files
+from tenants.idempotency import remember
 from tests.support.blobs import blobs
 from tests.support.cast import Cast, Member
 from tests.support.facts import change
 from tests.support.model import add_model
 from tests.support.rows import jsonl, line, read_file, retrieve, submit
+from tests.support.tables import query
 from tests.support.threads import at_once
 from tests.support.uploads import begin, complete
+from tests.support.waiting import wait_until
 from tests.support.worker import Worker, run_control
 
 TEXT = b'{"a": 1}\n'
@@ -131,6 +137,30 @@ def test_an_original_that_goes_before_its_copy_is_there(cast: Cast, monkeypatch:
         copy = upload(cast.alice)
     assert copy["duplicate_of"] is None
     assert content(cast.alice, copy["id"]) == TEXT
+
+
+def test_a_deletion_waits_for_a_copy_that_takes_the_bytes_over(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = upload(cast.alice)["id"]
+    with ThreadPoolExecutor(1) as pool:
+        deletions: list[Future[int]] = []
+
+        def delete_original() -> int:
+            try:
+                return delete(cast.alice, original)
+            finally:
+                connections.close_all()
+
+        def remember_slowly(*arguments: Any) -> None:
+            deletions.append(pool.submit(delete_original))
+            wait_until(lambda: query("SELECT count(*) FROM pg_locks WHERE NOT granted", using=OWNER) != [(0,)])
+            remember(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("files.services.remember", remember_slowly)
+            copy = upload(cast.alice)["id"]
+        assert [deletion.result(10) for deletion in deletions] == [200]
+    assert content(cast.alice, copy) == TEXT
+    assert len(file_blobs(cast.alice)) == 1
 
 
 def test_bytes_that_the_storage_has_lost_are_stored_anew(cast: Cast) -> None:
