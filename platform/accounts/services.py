@@ -50,6 +50,13 @@ def create_operator(*, email: str, password: str) -> User:
     return user
 
 
+def delete_user(*, user: User) -> None:
+    """Remove a person and all that was kept for signing in. Call in a transaction of the system role."""
+    sessions = list(UserSession.objects.filter(user_id=user.id).values_list("session_key", flat=True))
+    Session.objects.filter(session_key__in=sessions).delete()  # they hold the address, too
+    user.delete()
+
+
 def queue_email(*, to: str, subject: str, body: str) -> None:
     """Put a message into the outbox, in the caller's transaction of the system role; beat sends within seconds."""
     Email.objects.create(to=to, subject=subject, body=body)

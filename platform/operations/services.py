@@ -12,6 +12,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from accounts.models import User
+from accounts.services import delete_user
 from batches.closing import cancel_batch
 from batches.models import TERMINAL, Batch
 from common.database import SYSTEM
@@ -145,7 +146,7 @@ def _remove_people(organization_id: UUID, deletion: Deletion) -> None:
                 or ApiKey.all_tenants.filter(created_by_id=user.id).exists()
             )
             if not is_needed:
-                user.delete()
+                delete_user(user=user)
                 deletion.people += 1
 
 

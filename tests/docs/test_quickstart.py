@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests.support.model import add_model
-from tests.support.people import code_for, let_throttles_pass
 from tests.support.server import start_server
+from tests.support.sign_in import code_for, let_throttles_pass
 from tests.support.worker import Worker, run_control
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "infra" / "docs" / "quickstart.md"

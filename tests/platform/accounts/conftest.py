@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.people import let_throttles_pass
+from tests.support.sign_in import let_throttles_pass
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from accounts.services import forget_ended_sessions, queue_email, send_due_email
 from accounts.tasks import forget_sessions, send_emails
 from common.database import SYSTEM
 from tests.support.facts import change, count, query_owner
-from tests.support.people import make_person
+from tests.support.sign_in import make_person
 
 
 @pytest.fixture

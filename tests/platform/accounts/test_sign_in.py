@@ -13,7 +13,7 @@ from accounts.services import create_operator, get_or_create_user
 from common import cache
 from tests.services import running
 from tests.support.facts import change, count, query_owner
-from tests.support.people import Person, code_for, let_throttles_pass, letters, make_person, totp
+from tests.support.sign_in import Person, code_for, let_throttles_pass, letters, make_person, totp
 from tests.support.tables import query
 from tests.support.threads import at_once
 

@@ -9,7 +9,7 @@ from django.core import mail
 from accounts.models import User
 from accounts.services import get_or_create_user
 from tests.support.facts import query_owner
-from tests.support.people import PASSWORD, Person, code_for, let_throttles_pass, letters, make_person
+from tests.support.sign_in import PASSWORD, Person, code_for, let_throttles_pass, letters, make_person
 from tests.support.threads import at_once
 
 

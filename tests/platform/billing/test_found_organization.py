@@ -13,7 +13,7 @@ from tenants.scope import tenant_scope
 from tenants.services import set_organization_status
 from tests.support.cast import ApiClient, Cast
 from tests.support.facts import change, count, query_owner
-from tests.support.people import Person, let_throttles_pass, make_person
+from tests.support.sign_in import Person, let_throttles_pass, make_person
 from tests.support.threads import at_once
 
 ROUTE = "/v1/organizations"

@@ -23,8 +23,9 @@ from tenants.services import create_api_key, set_organization_status
 from tests.support.blobs import blobs
 from tests.support.cast import Cast, Member
 from tests.support.everything import Everything
-from tests.support.facts import query_owner
+from tests.support.facts import count, query_owner
 from tests.support.rows import retrieve
+from tests.support.sign_in import let_throttles_pass, make_person
 from tests.support.tables import rows_of, tenant_tables
 from tests.support.threads import at_once
 from tests.support.worker import Worker, run_control
@@ -104,6 +105,20 @@ def test_no_name_address_or_key_is_left_outside_of_the_audit_trail(cast: Cast, e
     for client in (cast.alice.client, cast.alice.admin):
         assert client.get("/v1/files").json()["error"]["code"] == "invalid_api_key"
     assert set(User.objects.using("system").values_list("email", flat=True)) == {"charlie@example.com"}
+
+
+def test_nothing_is_left_of_how_its_people_signed_in(database: None) -> None:
+    let_throttles_pass()
+    ada, bob = make_person("Ada"), make_person("Bob")
+    ada.activate_totp()
+    founded = ada.call("POST", "/v1/organizations", {"name": "Analytical Engines"}).json()
+    deletion = delete_organization(wire_id=founded["id"], confirm="Analytical Engines", by="ops@example.com")
+    assert deletion.people == 1
+    assert ada.auth("GET", "auth/session").status_code == 410
+    for table in ("accounts_user", "account_emailaddress", "usersessions_usersession", "django_session"):
+        assert (table, count(table)) == (table, 1)
+    assert count("mfa_authenticator") == 0
+    assert bob.auth("GET", "auth/session").status_code == 200
 
 
 def test_the_audit_trail_says_who_did_it(cast: Cast, everything: Everything) -> None:

@@ -16,8 +16,8 @@ from tests.support.cast import Cast, Member
 from tests.support.everything import Everything
 from tests.support.facts import change
 from tests.support.model import add_model
-from tests.support.people import Person, let_throttles_pass, make_person
 from tests.support.rows import line
+from tests.support.sign_in import Person, let_throttles_pass, make_person
 from tests.support.tables import rows_of
 from tests.support.threads import at_once
 from tests.tenants.test_permissions import CALLS
