@@ -9,7 +9,7 @@ from allauth.headless.base.views import APIView
 from allauth.headless.constants import Client
 from django.contrib.sessions.models import Session
 from django.db import IntegrityError, InterfaceError, OperationalError, transaction
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.views.decorators.csrf import csrf_exempt
 
 from accounts.sessions import session_key_of
@@ -60,7 +60,10 @@ def _run(view: View, request: HttpRequest, parameters: dict[str, Any]) -> HttpRe
 
 def _check_body(request: HttpRequest) -> None:
     """Forms turn whatever they get into text; here a member is a text, a number, a switch or a list of those."""
-    body = request.body
+    try:
+        body = request.body
+    except UnreadablePostError as error:
+        raise HoneError("invalid_request", "The body was cut off") from error
     if len(body) > MAX_BODY_BYTES:
         raise HoneError("request_too_large", f"The body may hold at most {MAX_BODY_BYTES} bytes")
     if not body:

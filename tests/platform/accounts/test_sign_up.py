@@ -1,14 +1,22 @@
 """From nobody to somebody: signing up, and what others can learn from it."""
 
+import json
 import logging
+from io import BytesIO
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
+from allauth.headless.account.views import SignupView
 from django.core import mail
+from django.test import RequestFactory
 
+from accounts.api import person_view
 from accounts.models import User
 from accounts.services import get_or_create_user
 from tests.support.facts import query_owner
+from tests.support.server import Server
 from tests.support.sign_in import PASSWORD, Person, code_for, let_throttles_pass, letters, make_person
 from tests.support.threads import at_once
 
@@ -81,6 +89,17 @@ def test_a_body_that_is_no_flat_object_is_refused(database: None, body: bytes, s
     )
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
     assert people() == 0
+
+
+def test_a_body_that_is_cut_off(database: None) -> None:
+    class Cut(BytesIO):
+        def read(self, *_: object) -> bytes:
+            raise OSError("gone")
+
+    request = RequestFactory().post("/_allauth/app/v1/auth/signup", b"{", content_type="application/json")
+    request._stream = Cut()
+    answer = person_view(SignupView)(request)
+    assert (answer.status_code, json.loads(answer.content)["error"]["code"]) == (400, "invalid_request")
 
 
 @pytest.mark.parametrize(("method", "route"), [("GET", "auth/login"), ("PUT", "auth/session"), ("PATCH", "config")])
@@ -166,3 +185,27 @@ def test_neither_passwords_nor_codes_nor_tokens_are_logged(database: None, caplo
     assert "/auth/login" in lines
     secrets = [PASSWORD, person.password, str(code).splitlines()[2].strip(), person.email]
     assert [secret for secret in secrets if secret in lines] == []
+
+
+def test_no_log_line_of_a_server_holds_what_people_sign_in_with(database: None, server: Server) -> None:
+    # The lines as they are written, through the whole chain (caplog sees records before it).
+    def post(path: str, fields: dict[str, str], token: str = "") -> Any:
+        headers = {"Content-Type": "application/json", **({"X-Session-Token": token} if token else {})}
+        try:
+            answer = urlopen(Request(server.url + path, json.dumps(fields).encode(), headers), timeout=30)
+        except HTTPError as refused:
+            answer = refused
+        with answer:
+            return json.load(answer)
+
+    address, code_route = "ada@example.com", "/_allauth/app/v1/auth/email/verify"
+    signed_up = post("/_allauth/app/v1/auth/signup", {"email": address, "password": PASSWORD})
+    code = code_for(address)
+    verified = post(code_route, {"key": code}, signed_up["meta"]["session_token"])
+    token = verified["meta"]["session_token"]
+    post(f"/v1/{token}?token={token}", {"name": token}, token)
+    post("/v1/organizations", {"name": token, token: token}, token)
+    log = server.log()
+    assert "hone_st_***" in log
+    assert log.count('"/_allauth/app/v1/auth/') == 2
+    assert [secret for secret in (PASSWORD, address, code, token, token.rpartition("_")[2]) if secret in log] == []

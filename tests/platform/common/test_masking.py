@@ -17,6 +17,7 @@ PUBLIC, SECRET = "0123456789abcdef", "f" * 64
         (f"hone_sk_{PUBLIC}_{SECRET}", f"hone_sk_{PUBLIC}***"),
         (f"key=hone_ak_{PUBLIC}_{SECRET}&x=1", f"key=hone_ak_{PUBLIC}***&x=1"),
         (f"/v1/files/hone_wk_{PUBLIC}_{SECRET}/content", f"/v1/files/hone_wk_{PUBLIC}***/content"),
+        (f"X-Session-Token: hone_st_{SECRET[:32]}_{SECRET}", "X-Session-Token: hone_st_***"),
         (f"hone_sk_{PUBLIC}{SECRET}", "hone_sk_***"),
         (f"hone_sk_{SECRET}", "hone_sk_***"),
         (f"hone_sk_{PUBLIC}_{SECRET[:3]}", f"hone_sk_{PUBLIC}***"),

@@ -55,6 +55,7 @@ def test_a_missing_value_stops_the_start(load: Load, name: str) -> None:
         ("KEY_PEPPER", "ab" * 31), ("KEY_PEPPER", "not hexadecimal"), ("DATABASE_URL", "sqlite:///db"),
         ("HONE_FILE_MAX_BYTES", "many"), ("SECURE_SSL_REDIRECT", ""), ("SECURE_SSL_REDIRECT", "ture"),
         ("LOG_JSON", "1"), ("HONE_BATCH_ROW_RETENTION_DAYS", "-1"), ("HONE_BATCH_ROW_RETENTION_DAYS", "36501"),
+        ("HONE_SIGNUP_CREDIT_USD", "-1"), ("HONE_SIGNUP_CREDIT_USD", "a lot"), ("EMAIL_URL", "mail.example.com"),
         ("HONE_DELETED_FILE_RETENTION_DAYS", "a month"), ("HONE_DELETED_FILE_RETENTION_DAYS", "0.5"),
     ],
 )  # fmt: skip
