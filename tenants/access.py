@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 from django.http import HttpRequest
-from django.utils import timezone
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
@@ -100,12 +99,13 @@ def authorize(principal: Principal, operation: str) -> None:
 
 
 def _authenticate_key(request: Request) -> Principal:
-    key = find_key(bearer_token(request))
-    if key is None:
+    found = find_key(bearer_token(request))
+    if found is None:
         raise HoneError("invalid_api_key", "The key is not known; check that it was copied whole")
+    key = found.key
     if key.revoked_at is not None:
         raise HoneError("invalid_api_key", "The key has been revoked; create another one")
-    if key.expires_at is not None and key.expires_at <= timezone.now():
+    if key.expires_at is not None and key.expires_at <= found.now:
         raise HoneError("invalid_api_key", "The key has expired; create another one")
     for header, expected in (
         ("OpenAI-Organization", key.organization.wire_id),

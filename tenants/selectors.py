@@ -1,14 +1,18 @@
 """Reads about organisations and keys."""
 
 from collections.abc import Collection
+from time import monotonic
 from uuid import UUID
 
 from django.db.models import QuerySet
+from django.db.models.functions import Now
 
 from accounts.models import User
 from common.errors import not_found
 from common.ids import from_wire
+from tenants import known_keys
 from tenants.keys import matches, split_token
+from tenants.known_keys import FoundKey, RememberedKey
 from tenants.models import ApiKey, Membership, Organization, Project, Role
 
 
@@ -21,17 +25,20 @@ def get_organization(*, wire_id: str) -> Organization:
     return organization
 
 
-def find_key(token: str) -> ApiKey | None:
-    """The key of a bearer token, whatever its state, with organisation and project; None when there is none."""
+def find_key(token: str) -> FoundKey | None:
+    """The key of a bearer token, whatever its state, with organisation and project; None when there is none.
+
+    From memory where that can be trusted (:mod:`tenants.key_cache`): up to a second old.
+    """
     for kind in (ApiKey.Kind.PROJECT, ApiKey.Kind.ADMIN):
         parts = split_token(token, kind.token_prefix)
         if parts is None:
             continue
         public_id, secret = parts
-        # A token says which organisation it belongs to only once it is found: the lookup must cross tenants.
-        keys = ApiKey.all_tenants.select_related("organization", "project")
-        key = keys.filter(public_id=public_id, kind=kind).first()
-        return key if key is not None and matches(secret, key.digest) else None
+        found = _look_up(public_id)
+        if found is None or found.key.kind != kind or not matches(secret, found.key.digest):
+            return None
+        return found
     return None
 
 
@@ -68,3 +75,26 @@ def find_project(*, organization: Organization, wire_id: str) -> Project | None:
     # The tenant is decided; no scope is open yet at the edge.
     projects = Project.all_tenants.filter(organization_id=organization.id)
     return projects.filter(id=project_id).first() if project_id else None
+
+
+def _look_up(public_id: str) -> FoundKey | None:
+    link = known_keys.link()
+    if link is None:
+        read = _read(public_id)
+        return read.recall() if read else None
+    known = link.cache.get(public_id)
+    if known is None:
+        ticket = link.cache.ticket()
+        known = _read(public_id)
+        if known is None:
+            return None
+        link.cache.put(public_id, known, organization_id=str(known.key.organization_id), ticket=ticket)
+    return known.recall()
+
+
+def _read(public_id: str) -> RememberedKey | None:
+    asked_at = monotonic()
+    # A token says which organisation it belongs to only once it is found: the lookup must cross tenants.
+    keys = ApiKey.all_tenants.select_related("organization", "project").annotate(read_at=Now())
+    key = keys.filter(public_id=public_id).first()
+    return RememberedKey(key, key.read_at, asked_at) if key is not None else None

@@ -19,6 +19,11 @@ from urllib.request import urlopen
 ROOT = Path(__file__).resolve().parents[2]
 _EXEC_CHILD = ROOT / "infra" / "dev" / "exec_child.py"
 _START_SECONDS = 30
+_ENVIRONMENT = {
+    "DJANGO_SETTINGS_MODULE": "config.settings.test",
+    "LOG_LEVEL": "INFO",
+    "HONE_KEY_CACHE_SECONDS": "10",
+}
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,11 @@ class Server:
 
 
 @contextmanager
-def start_server(folder: Path, *, threads: int = 8, **environment: str) -> Iterator[Server]:
-    """Run ``config.wsgi`` until the context ends; ``environment`` adds to this process's, for example limits."""
+def start_server(folder: Path, *, workers: int = 1, threads: int = 8, **environment: str) -> Iterator[Server]:
+    """Run ``config.wsgi`` until the context ends; ``environment`` adds to this process's, for example limits.
+
+    As in production, a change of a key takes effect within a second.
+    """
     log_path = folder / "server.log"
     with socket.socket() as listener, log_path.open("wb") as log:
         # Bound here and handed over, so that nobody else can take the port in between.
@@ -55,13 +63,13 @@ def start_server(folder: Path, *, threads: int = 8, **environment: str) -> Itera
         listener.listen(128)
         gunicorn = (
             sys.executable, "-m", "gunicorn", "config.wsgi:application", "--bind", f"fd://{listener.fileno()}",
-            "--worker-class", "gthread", "--workers", "1", "--threads", str(threads), "--graceful-timeout", "5",
-            "--keep-alive", "75", "--no-control-socket",
+            "--worker-class", "gthread", "--workers", str(workers), "--threads", str(threads),
+            "--graceful-timeout", "5", "--keep-alive", "75", "--no-control-socket",
         )  # fmt: skip
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", _EXEC_CHILD, str(int(signal.SIGTERM)), str(os.getpid()), *gunicorn],
             cwd=ROOT,
-            env={**os.environ, "DJANGO_SETTINGS_MODULE": "config.settings.test", "LOG_LEVEL": "INFO", **environment},
+            env={**os.environ, **_ENVIRONMENT, **environment},
             pass_fds=[listener.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=log,

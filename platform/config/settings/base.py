@@ -40,6 +40,10 @@ KEY_PEPPER = bytes.fromhex(env.str("KEY_PEPPER"))
 """Key of the keyed digests under which API keys and worker tokens are stored."""
 if len(KEY_PEPPER) < 32:
     raise environ.ImproperlyConfigured("KEY_PEPPER must be at least 32 bytes, in hexadecimal")
+KEY_CACHE_SECONDS = env.float("HONE_KEY_CACHE_SECONDS", default=10)
+"""A process remembers an API key for so long at most; changes reach it within a second. 0 switches that off."""
+if not 0 <= KEY_CACHE_SECONDS <= 3600:
+    raise environ.ImproperlyConfigured("HONE_KEY_CACHE_SECONDS must be a number of seconds from 0 (off) to 3600")
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["127.0.0.1", "localhost"])
 
 INSTALLED_APPS = [

@@ -11,6 +11,7 @@ for name, value in {
     "DATABASE_OWNER_URL": "postgresql://hone_owner@127.0.0.1:1/hone",
     "REDIS_URL": "redis://127.0.0.1:1/0",
     "EMAIL_URL": "memorymail://",
+    "HONE_KEY_CACHE_SECONDS": "0",  # tests see their own changes at once; servers of tests switch it on
 }.items():
     os.environ.setdefault(name, value)
 

@@ -57,6 +57,7 @@ def test_a_missing_value_stops_the_start(load: Load, name: str) -> None:
         ("LOG_JSON", "1"), ("HONE_BATCH_ROW_RETENTION_DAYS", "-1"), ("HONE_BATCH_ROW_RETENTION_DAYS", "36501"),
         ("HONE_SIGNUP_CREDIT_USD", "-1"), ("HONE_SIGNUP_CREDIT_USD", "a lot"), ("EMAIL_URL", "mail.example.com"),
         ("HONE_DELETED_FILE_RETENTION_DAYS", "a month"), ("HONE_DELETED_FILE_RETENTION_DAYS", "0.5"),
+        ("HONE_KEY_CACHE_SECONDS", "-1"), ("HONE_KEY_CACHE_SECONDS", "3601"), ("HONE_KEY_CACHE_SECONDS", "nan"),
     ],
 )  # fmt: skip
 def test_a_malformed_value_stops_the_start(load: Load, name: str, value: str) -> None:
