@@ -8,7 +8,7 @@ from typing import Any
 
 from infra.dev.instance import empty_home, running_instance
 from infra.dev.services import default_home
-from tests.bench import claims, rows, throughput, validation
+from tests.bench import authentication, claims, rows, throughput, validation
 
 
 def main() -> int:
@@ -20,6 +20,8 @@ def main() -> int:
     results["validation"] = validation.measure()
     print("\nClaims from a growing queue", flush=True)
     results["claims"] = claims.measure()
+    print("\nAuthentication", flush=True)
+    results["authentication"] = authentication.measure()
     print("\nRows of growing batches (stand-in engine)", flush=True)
     results["rows"] = rows.measure()
     print("\nBatch throughput (real vLLM)", flush=True)

@@ -1,0 +1,93 @@
+"""What remembering keys saves: ``python -m tests.bench.authentication``, a process and services of its own."""
+
+import http.client
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from infra.dev import services
+from tests.support.server import Server, start_server
+
+ROOT = Path(__file__).resolve().parents[2]
+CLIENTS = 8
+ROUNDS = 5
+SECONDS = 4
+
+
+def measure() -> dict[str, Any]:
+    """Requests per second of ``GET /v1/models``, one server process, with and without memory; prints a table row."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench.authentication"], cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True
+    )
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    print(
+        f"| GET /v1/models | keys remembered {found['remembered']:.0f}/s | looked up {found['looked_up']:.0f}/s "
+        f"| ratio {found['ratio']:.2f} |"
+    )
+    return found
+
+
+def main() -> None:
+    """Two servers side by side take turns, so that a slower minute of the machine hits both."""
+    with ExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        stack.enter_context(patch.dict(os.environ))
+        running = stack.enter_context(services.start(home))
+        os.environ |= running.environment() | running.create_database("bench")
+        os.environ |= {"DJANGO_SETTINGS_MODULE": "config.settings.test", "LOG_LEVEL": "WARNING"}
+        sys.path[:0] = [str(ROOT / "platform")]
+        import django
+
+        django.setup()
+        from django.core.management import call_command
+
+        from tests.support.cast import make_member
+
+        call_command("migrate", verbosity=0)
+        token = make_member("Bench").token
+        found: dict[str, list[float]] = {}
+        servers = {}
+        for name, seconds in {"remembered": "10", "looked_up": "0"}.items():
+            (home / name).mkdir()
+            servers[name] = stack.enter_context(
+                start_server(home / name, HONE_KEY_CACHE_SECONDS=seconds, LOG_LEVEL="WARNING")
+            )
+        for _ in range(1 + ROUNDS):
+            for name, server in servers.items():
+                found.setdefault(name, []).append(_requests_per_second(server, token))
+    ratios = [with_it / without for with_it, without in zip(*(runs[1:] for runs in found.values()), strict=True)]
+    rates = {name: round(statistics.median(runs[1:]), 1) for name, runs in found.items()}  # without the first round
+    print(json.dumps({**rates, "ratio": round(statistics.median(ratios), 3), "ratios": [round(r, 3) for r in ratios]}))
+
+
+def _requests_per_second(server: Server, token: str) -> float:
+    started = time.perf_counter()
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        counts = list(pool.map(lambda _: _requests(server, token, started + SECONDS), range(CLIENTS)))
+    return sum(counts) / (time.perf_counter() - started)
+
+
+def _requests(server: Server, token: str, until: float) -> int:
+    connection = http.client.HTTPConnection(server.host, server.port, timeout=30)
+    count = 0
+    while time.perf_counter() < until:
+        connection.request("GET", "/v1/models", headers={"Authorization": f"Bearer {token}"})
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status == 200
+        count += 1
+    connection.close()
+    return count
+
+
+if __name__ == "__main__":
+    main()
