@@ -1,10 +1,12 @@
 """The edge: who calls, and whether the call is allowed. Resolved once, then carried as an object."""
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, ClassVar
 from uuid import UUID
 
+from django.conf import settings
 from django.http import HttpRequest
 from rest_framework.request import Request
 from rest_framework.views import APIView
@@ -16,11 +18,14 @@ from common.http import AnyLengthRequest
 from common.ids import to_wire
 from tenants.idempotency import CreateRequest, read_create_request
 from tenants.models import ApiKey, Membership, Organization, Project, Role
+from tenants.networks import client_address, is_within
 from tenants.permissions import OPERATIONS, ROLE_SCOPES
 from tenants.selectors import find_key, find_membership, find_project
 from tenants.services import note_key_use, session_key
 
 SESSION_HEADER = "X-Session-Token"
+
+WARN_BEFORE_EXPIRY = timedelta(days=7)
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,8 @@ class Principal:
     caller: ApiKey | Membership
     organization: Organization
     project: Project | None
+    expiring_at: datetime | None = None
+    """When the key expires, where that is within :data:`WARN_BEFORE_EXPIRY`."""
 
     @property
     def organization_id(self) -> UUID:
@@ -107,6 +114,8 @@ def _authenticate_key(request: Request) -> Principal:
         raise HoneError("invalid_api_key", "The key has been revoked; create another one")
     if key.expires_at is not None and key.expires_at <= found.now:
         raise HoneError("invalid_api_key", "The key has expired; create another one")
+    if key.allowed_ips is not None:
+        _check_address(request, key.allowed_ips)
     for header, expected in (
         ("OpenAI-Organization", key.organization.wire_id),
         ("OpenAI-Project", key.project.wire_id if key.project else None),
@@ -114,10 +123,21 @@ def _authenticate_key(request: Request) -> Principal:
         sent = request.headers.get(header)
         if sent and sent != expected:
             raise HoneError("organization_mismatch", f"The header {header} does not agree with the key")
-    principal = Principal(key, key.organization, key.project)
+    is_expiring = key.expires_at is not None and key.expires_at - found.now <= WARN_BEFORE_EXPIRY
+    principal = Principal(key, key.organization, key.project, expiring_at=key.expires_at if is_expiring else None)
     _check_active(principal)
     note_key_use(key=key)
     return principal
+
+
+def _check_address(request: Request, allowed: list[str]) -> None:
+    address = client_address(
+        peer=request.META.get("REMOTE_ADDR", ""),
+        forwarded_for=request.headers.get("X-Forwarded-For", ""),
+        proxies=settings.TRUSTED_PROXIES,
+    )
+    if address is None or not is_within(address, allowed):
+        raise HoneError("ip_not_allowed", f"The key may not be used from {address or 'an unknown address'}")
 
 
 def _authenticate_member(request: Request) -> Principal:
@@ -196,6 +216,8 @@ class TenantAPIView(HoneAPIView):
         super().initial(request, *args, **kwargs)
         self.principal = authenticate(request)
         request._request.organization_wire_id = self.principal.organization.wire_id  # type: ignore[attr-defined]
+        if self.principal.expiring_at is not None:
+            self.headers["hone-key-expires-at"] = str(int(self.principal.expiring_at.timestamp()))
         authorize(self.principal, self.operation(request))
 
     @property

@@ -170,11 +170,16 @@ class ApiKey(WireModel, TenantModel):
     scopes = ArrayField(models.CharField(max_length=64))
     allowed_models = ArrayField(models.CharField(max_length=200), null=True)
     """Models the key may use; null is all that the organisation may."""
+    allowed_ips = ArrayField(models.CharField(max_length=43), null=True)
+    """Networks the key may be used from, in CIDR notation; null is anywhere."""
     created_by = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
     created_at = models.DateTimeField(default=timezone.now)
     expires_at = models.DateTimeField(null=True)
     revoked_at = models.DateTimeField(null=True)
+    rotated_at = models.DateTimeField(null=True)
+    """Since when another key with the same rights stands ready to replace it."""
     last_used_at = models.DateTimeField(null=True)
+    """To the minute, written behind the requests."""
 
     class Meta:
         constraints: ClassVar = [

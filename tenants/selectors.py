@@ -25,6 +25,15 @@ def get_organization(*, wire_id: str) -> Organization:
     return organization
 
 
+def get_key(*, public_id: str) -> ApiKey:
+    """The key that an operator names by the part of its token that may be shown, or ``not_found``."""
+    # Operators know tokens, not whose they are.
+    key = ApiKey.all_tenants.filter(public_id=public_id).first()
+    if key is None:
+        raise not_found("key", public_id)
+    return key
+
+
 def find_key(token: str) -> FoundKey | None:
     """The key of a bearer token, whatever its state, with organisation and project; None when there is none.
 

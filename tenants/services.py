@@ -1,12 +1,15 @@
 """Writes about organisations, projects, members and keys; each with its audit row."""
 
+from copy import copy
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import F
+from django.db.models.functions import Least, Now
 from django.utils import timezone
 from structlog.contextvars import get_contextvars
 
@@ -17,10 +20,12 @@ from common.ids import uuid7
 from tenants import known_keys
 from tenants.keys import new_secret
 from tenants.models import ApiKey, AuditEvent, Membership, Organization, Project, Role
+from tenants.networks import checked_networks
 from tenants.permissions import ADMIN_SCOPES, PROJECT_SCOPES
 from tenants.scope import tenant_scope
 
 SYSTEM_ACTOR = "system"
+MAX_OVERLAP = timedelta(days=30)
 
 
 @dataclass(frozen=True)
@@ -80,10 +85,11 @@ def create_api_key(
     actor: str,
     scopes: frozenset[str] = PROJECT_SCOPES,
     allowed_models: list[str] | None = None,
+    allowed_ips: list[str] | None = None,
     expires_at: datetime | None = None,
     created_by: UUID | None = None,
 ) -> IssuedKey:
-    """A key of one project, with all its scopes and models unless fewer are named."""
+    """A key of one project, with all its scopes and models and from anywhere unless fewer are named."""
     return _issue_key(
         kind=ApiKey.Kind.PROJECT,
         organization_id=project.organization_id,
@@ -93,6 +99,7 @@ def create_api_key(
         scopes=scopes,
         allowed=PROJECT_SCOPES,
         allowed_models=allowed_models,
+        allowed_ips=allowed_ips,
         expires_at=expires_at,
         created_by=created_by,
     )
@@ -104,6 +111,7 @@ def create_admin_key(
     name: str,
     actor: str,
     scopes: frozenset[str] = ADMIN_SCOPES,
+    allowed_ips: list[str] | None = None,
     expires_at: datetime | None = None,
     created_by: UUID | None = None,
 ) -> IssuedKey:
@@ -116,6 +124,7 @@ def create_admin_key(
         actor=actor,
         scopes=scopes,
         allowed=ADMIN_SCOPES,
+        allowed_ips=allowed_ips,
         expires_at=expires_at,
         created_by=created_by,
     )
@@ -144,10 +153,60 @@ def session_key(*, membership: Membership, project: Project | None) -> ApiKey:
 
 
 def revoke_key(*, key: ApiKey, actor: str) -> None:
-    """End a key now; revoking twice is the same as once."""
+    """End a key now, in every process within a second; revoking twice is the same as once."""
     with tenant_scope(key.organization_id):
-        if ApiKey.objects.filter(id=key.id, revoked_at=None).update(revoked_at=timezone.now()):
+        if ApiKey.objects.filter(id=key.id, revoked_at=None).update(revoked_at=Now()):
             record(actor=actor, action="api_key.revoked", subject=key.wire_id, organization_id=key.organization_id)
+
+
+def set_allowed_ips(*, key: ApiKey, allowed_ips: list[str] | None, actor: str) -> None:
+    """Bind a key to networks (CIDR notation, or single addresses), or to none: ``None``. ``invalid_value``."""
+    networks = checked_networks(allowed_ips, param="allowed_ips")
+    with tenant_scope(key.organization_id):
+        if ApiKey.objects.filter(id=key.id).exclude(allowed_ips=networks).update(allowed_ips=networks):
+            record(
+                actor=actor,
+                action="api_key.allowed_ips_set",
+                subject=key.wire_id,
+                organization_id=key.organization_id,
+                details={"allowed_ips": networks},
+            )
+
+
+def rotate_key(*, key: ApiKey, overlap: timedelta, actor: str) -> IssuedKey:
+    """Another key with the same rights, name and span of life; the old one expires after ``overlap``, if not before.
+
+    ``invalid_value`` unless ``overlap`` is within 0 and :data:`MAX_OVERLAP`, ``conflict`` when the key has ended or
+    been rotated: of two rotations of a key at the same time one makes a key.
+    """
+    if not timedelta() <= overlap <= MAX_OVERLAP:
+        raise HoneError("invalid_value", f"Both keys may work for 0 to {MAX_OVERLAP.days} days", param="overlap")
+    secret = new_secret(ApiKey.Kind(key.kind).token_prefix)
+    with tenant_scope(key.organization_id):
+        old = ApiKey.objects.select_for_update().annotate(now=Now()).get(id=key.id)
+        if old.revoked_at is not None or (old.expires_at is not None and old.expires_at <= old.now):
+            raise HoneError("conflict", "The key has been revoked or has expired; create another one")
+        if old.rotated_at is not None:
+            raise HoneError("conflict", "The key has been rotated; rotate the one that replaces it")
+        successor = copy(old)  # whatever rights keys will have
+        successor._state.adding = True
+        successor.id = uuid7()
+        successor.public_id = secret.public_id
+        successor.digest = secret.digest
+        successor.created_at = old.now
+        successor.last_used_at = None
+        if old.expires_at is not None:
+            successor.expires_at = old.now + (old.expires_at - old.created_at)
+        successor.save(force_insert=True)
+        ApiKey.objects.filter(id=old.id).update(rotated_at=old.now, expires_at=Least(F("expires_at"), Now() + overlap))
+        record(
+            actor=actor,
+            action="api_key.rotated",
+            subject=old.wire_id,
+            organization_id=old.organization_id,
+            details={"successor": successor.wire_id, "overlap_seconds": int(overlap.total_seconds())},
+        )
+    return IssuedKey(key=successor, token=secret.token)
 
 
 def set_organization_status(*, organization: Organization, status: Organization.Status, actor: str) -> None:
@@ -203,12 +262,14 @@ def _issue_key(
     scopes: frozenset[str],
     allowed: frozenset[str],
     allowed_models: list[str] | None = None,
+    allowed_ips: list[str] | None,
     expires_at: datetime | None,
     created_by: UUID | None,
 ) -> IssuedKey:
     unknown = sorted(scopes - allowed)
     if unknown or not scopes:
         raise HoneError("invalid_value", f"A {kind} key takes scopes of: {', '.join(sorted(allowed))}", param="scopes")
+    networks = checked_networks(allowed_ips, param="allowed_ips")
     secret = new_secret(kind.token_prefix)
     with tenant_scope(organization_id):
         key = ApiKey.objects.create(
@@ -220,6 +281,7 @@ def _issue_key(
             digest=secret.digest,
             scopes=sorted(scopes),
             allowed_models=allowed_models,
+            allowed_ips=networks,
             expires_at=expires_at,
             created_by_id=created_by,
         )

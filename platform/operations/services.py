@@ -126,7 +126,9 @@ def _empty_rows(organization_id: UUID) -> None:
     """Keys and projects that the books refer to stay, and open, name and tell nothing any more."""
     with tenant_scope(organization_id):
         ApiKey.objects.filter(revoked_at=None).update(revoked_at=timezone.now())
-        ApiKey.objects.update(name=ERASED, digest=b"", scopes=[], allowed_models=None, created_by=None)
+        ApiKey.objects.update(
+            name=ERASED, digest=b"", scopes=[], allowed_models=None, allowed_ips=None, created_by=None
+        )
         Project.objects.update(name=ERASED, status=Project.Status.ARCHIVED)
 
 

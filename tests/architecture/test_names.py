@@ -51,6 +51,7 @@ EXTRA_MODULES = {
         "key_link",
         "keys",
         "known_keys",
+        "networks",
         "permissions",
         "rls",
         "scope",

@@ -7,7 +7,7 @@ from django.db.models.functions import Now
 
 from tenants.models import ApiKey, Organization, Project
 from tenants.scope import tenant_scope
-from tenants.services import revoke_key, set_organization_status
+from tenants.services import revoke_key, set_allowed_ips, set_organization_status
 from tests.support.cast import ApiClient, Member
 from tests.support.facts import change
 
@@ -45,6 +45,11 @@ CHANGES: dict[str, tuple[Callable[[Member], Any], int, str]] = {
     "archived": (archive_project, 403, "organization_inactive"),
     "narrowed": (lambda member: update_key(member, scopes=["files.read"]), 403, "insufficient_scope"),
     "expired": (lambda member: update_key(member, expires_at=Now()), 401, "invalid_api_key"),
+    "bound": (
+        lambda member: set_allowed_ips(key=key_of(member), allowed_ips=["203.0.113.7"], actor="system"),
+        403,
+        "ip_not_allowed",
+    ),
     "by hand": (
         lambda member: change("UPDATE tenants_apikey SET revoked_at = now() WHERE id = %s", key_of(member).id),
         401,

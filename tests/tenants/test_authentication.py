@@ -92,6 +92,16 @@ def test_a_key_ends_when_it_expires(cast: Cast) -> None:
     assert "expired" in answer.json()["error"]["message"]
 
 
+@pytest.mark.parametrize(("days", "is_told"), [(6.9, True), (7.1, False), (None, False)])
+def test_who_uses_a_key_in_its_last_week_is_told(cast: Cast, days: float | None, is_told: bool) -> None:
+    expires_at = None if days is None else timezone.now() + timedelta(days=days)
+    issued = create_api_key(project=cast.alice.project, name="k", actor="system", expires_at=expires_at)
+    expected = str(int(expires_at.timestamp())) if expires_at and is_told else None
+    for path in ("/v1/models", "/v1/models/missing", f"/v1/files/file-{'0' * 32}/content"):
+        assert ApiClient(issued.token).get(path).headers.get("hone-key-expires-at") == expected
+    assert "hone-key-expires-at" not in cast.alice.client.get("/v1/models").headers
+
+
 def test_a_suspended_organisation_keeps_its_data_and_can_do_nothing(cast: Cast) -> None:
     file_id = cast.alice.client.upload(b"{}\n").json()["id"]
     set_organization_status(

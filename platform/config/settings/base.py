@@ -5,6 +5,7 @@ A missing or malformed value stops the start.
 """
 
 from datetime import timedelta
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,14 @@ def days(name: str, *, default: int) -> int:
     return int(number)
 
 
+def networks(name: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """A list in CIDR notation, separated by commas."""
+    try:
+        return tuple(ip_network(text.strip()) for text in env.list(name, default=[]))
+    except ValueError as error:
+        raise environ.ImproperlyConfigured(f"{name} must be a list of networks: {error}") from error
+
+
 DEBUG = False
 SECRET_KEY = env.str("SECRET_KEY")
 KEY_PEPPER = bytes.fromhex(env.str("KEY_PEPPER"))
@@ -44,6 +53,8 @@ KEY_CACHE_SECONDS = env.float("HONE_KEY_CACHE_SECONDS", default=10)
 """A process remembers an API key for so long at most; changes reach it within a second. 0 switches that off."""
 if not 0 <= KEY_CACHE_SECONDS <= 3600:
     raise environ.ImproperlyConfigured("HONE_KEY_CACHE_SECONDS must be a number of seconds from 0 (off) to 3600")
+TRUSTED_PROXIES = networks("HONE_TRUSTED_PROXIES")
+"""Whose X-Forwarded-For is believed, where a key may be used from some addresses alone."""
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["127.0.0.1", "localhost"])
 
 INSTALLED_APPS = [

@@ -57,6 +57,7 @@ def test_a_missing_value_stops_the_start(load: Load, name: str) -> None:
         ("LOG_JSON", "1"), ("HONE_BATCH_ROW_RETENTION_DAYS", "-1"), ("HONE_BATCH_ROW_RETENTION_DAYS", "36501"),
         ("HONE_SIGNUP_CREDIT_USD", "-1"), ("HONE_SIGNUP_CREDIT_USD", "a lot"), ("EMAIL_URL", "mail.example.com"),
         ("HONE_DELETED_FILE_RETENTION_DAYS", "a month"), ("HONE_DELETED_FILE_RETENTION_DAYS", "0.5"),
+        ("HONE_TRUSTED_PROXIES", "10.0.0.0/8,proxy"), ("HONE_TRUSTED_PROXIES", "10.0.0.1/8"),
         ("HONE_KEY_CACHE_SECONDS", "-1"), ("HONE_KEY_CACHE_SECONDS", "3601"), ("HONE_KEY_CACHE_SECONDS", "nan"),
     ],
 )  # fmt: skip
@@ -69,3 +70,9 @@ def test_a_secret_may_be_a_file(load: Load, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("from a file")
     assert load(SECRET_KEY=None, SECRET_KEY_FILE=str(secret)).SECRET_KEY == "from a file"
+
+
+def test_proxies_are_trusted_by_name_alone(load: Load) -> None:
+    assert load().TRUSTED_PROXIES == ()
+    trusted = load(HONE_TRUSTED_PROXIES="10.0.0.0/8, 2001:db8::1").TRUSTED_PROXIES
+    assert [str(network) for network in trusted] == ["10.0.0.0/8", "2001:db8::1/128"]
