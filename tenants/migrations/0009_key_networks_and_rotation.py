@@ -9,7 +9,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
     """Adds columns that are null for every key so far."""
 
-    dependencies: ClassVar = [("tenants", "0007_tell_of_changed_keys")]
+    dependencies: ClassVar = [("tenants", "0008_tell_of_changed_keys")]
     operations: ClassVar = [
         migrations.AddField(
             model_name="apikey",

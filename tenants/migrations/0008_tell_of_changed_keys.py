@@ -43,5 +43,5 @@ DROP FUNCTION tenants_tell_of_key();
 class Migration(migrations.Migration):
     """Triggers, so that no writer can forget it; what listens is ``tenants/key_link.py``."""
 
-    dependencies: ClassVar = [("tenants", "0006_deleted_organizations")]
+    dependencies: ClassVar = [("tenants", "0007_session_keys")]
     operations: ClassVar = [migrations.RunSQL(_TELL, _TELL_NOBODY)]
