@@ -1,7 +1,7 @@
 """Lists in OpenAI's shape: newest or oldest first, the next page after the id of the last item.
 
 Ids are time-ordered (:mod:`common.ids`), so the id alone is order and cursor: a page neither repeats nor
-skips an item when others come or go.
+skips an item when others come or go. Some lists turn backwards as well, with the id of the first item in ``before``.
 """
 
 import re
@@ -21,10 +21,11 @@ Row = TypeVar("Row", bound=Model)
 
 @dataclass(frozen=True, kw_only=True)
 class PageRequest:
-    """Which page: at most ``limit`` items after the item ``after``."""
+    """Which page: at most ``limit`` items after the item ``after``, or those just before the item ``before``."""
 
     limit: int = 20
     after: UUID | None = None
+    before: UUID | None = None
     descending: bool = True
 
 
@@ -53,12 +54,15 @@ def page_request(query: dict[str, str], *, prefix: str, max_limit: int = 100, de
     order = query.get("order", "desc")
     if order not in ("asc", "desc"):
         raise HoneError("invalid_value", "'order' must be 'asc' or 'desc'", param="order")
-    after = None
-    if query.get("after"):
-        after = from_wire(prefix, query["after"])
-        if after is None:
-            raise HoneError("invalid_value", f"'after' is not an id of this list: {query['after']}", param="after")
-    return PageRequest(limit=limit, after=after, descending=order == "desc")
+    return PageRequest(limit=limit, after=_cursor(query, "after", prefix), descending=order == "desc")
+
+
+def two_way_page_request(query: dict[str, str], *, prefix: str) -> PageRequest:
+    """As :func:`page_request`, newest first, for lists that take ``before`` too."""
+    after, before = (_cursor(query, name, prefix) for name in ("after", "before"))
+    if after and before:
+        raise HoneError("invalid_value", "Send either 'after' or 'before'", param="before")
+    return PageRequest(limit=page_limit(query, max_limit=100, default_limit=20), after=after, before=before)
 
 
 def page_limit(query: dict[str, str], *, max_limit: int, default_limit: int) -> int:
@@ -69,9 +73,23 @@ def page_limit(query: dict[str, str], *, max_limit: int, default_limit: int) -> 
     return int(text)
 
 
-def paginate(rows: QuerySet[Row], request: PageRequest) -> Page[Row]:
-    """One page of ``rows``, whose primary key is a time-ordered UUID."""
-    if request.after is not None:
-        rows = rows.filter(pk__lt=request.after) if request.descending else rows.filter(pk__gt=request.after)
-    items = list(rows.order_by("-pk" if request.descending else "pk")[: request.limit + 1])
-    return Page(items=items[: request.limit], has_more=len(items) > request.limit)
+def paginate(rows: QuerySet[Row], request: PageRequest, *, key: str = "pk") -> Page[Row]:
+    """One page of ``rows``; ``key`` names the time-ordered UUID that the items have on the wire."""
+    backwards = request.before is not None
+    cursor = request.before if backwards else request.after
+    takes_older = request.descending != backwards
+    if cursor is not None:
+        rows = rows.filter(**{f"{key}__{'lt' if takes_older else 'gt'}": cursor})
+    items = list(rows.order_by(f"-{key}" if takes_older else key)[: request.limit + 1])
+    page = items[: request.limit]
+    return Page(items=page[::-1] if backwards else page, has_more=len(items) > request.limit)
+
+
+def _cursor(query: dict[str, str], name: str, prefix: str) -> UUID | None:
+    text = query.get(name)
+    if not text:
+        return None
+    cursor = from_wire(prefix, text)
+    if cursor is None:
+        raise HoneError("invalid_value", f"'{name}' is not an id of this list: {text}", param=name)
+    return cursor
