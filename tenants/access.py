@@ -64,6 +64,11 @@ class Principal:
             return self.caller
         return session_key(membership=self.caller, project=self.project)
 
+    @property
+    def user_id(self) -> UUID | None:
+        """The person behind the call, who owns what it makes."""
+        return self.caller.created_by_id if isinstance(self.caller, ApiKey) else self.caller.user_id
+
 
 def bearer_token(request: Request) -> str:
     """The token of the Authorization header, or an error that says what to send."""
@@ -94,12 +99,12 @@ def authorize(principal: Principal, operation: str) -> None:
     """Raise unless the caller holds the operation's scope, and a key is of its kind."""
     permission = OPERATIONS[operation]
     if isinstance(principal.caller, ApiKey):
-        if principal.caller.kind != permission.key_kind:
+        if permission.key_kind is not None and principal.caller.kind != permission.key_kind:
             raise HoneError("wrong_key_type", f"This route takes a key of kind '{permission.key_kind}'")
         holder = "key"
     else:
         holder = f"role '{principal.caller.role}'"
-    if permission.scope not in principal.scopes:
+    if permission.scope is not None and permission.scope not in principal.scopes:
         raise HoneError("insufficient_scope", f"The {holder} lacks the scope '{permission.scope}'")
     if permission.key_kind == ApiKey.Kind.PROJECT and principal.project is None:
         raise _missing_header("OpenAI-Project", "which of the organisation's projects it is about")

@@ -111,6 +111,7 @@ class Project(WireModel, TenantModel):
     name = models.CharField(max_length=200)
     status = models.CharField(max_length=16, choices=Status, default=Status.ACTIVE)
     created_at = models.DateTimeField(default=timezone.now)
+    archived_at = models.DateTimeField(null=True)
 
     def __str__(self) -> str:
         return self.name
@@ -139,6 +140,78 @@ class Membership(WireModel, TenantModel):
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["organization", "user"], name="membership_once_per_user"),
         ]
+
+
+class ProjectRole(models.TextChoices):
+    """What a member may do in one project, whatever the role in the organisation grants."""
+
+    OWNER = "owner"
+    MEMBER = "member"
+
+
+class ProjectMembership(WireModel, TenantModel):
+    """A member of the organisation who takes part in a project."""
+
+    ID_PREFIX = "projmember_"
+
+    project = tenant_key(Project)
+    # The membership, not the user: nobody is left in a project who has left the organisation.
+    membership = tenant_key(Membership)
+    role = models.CharField(max_length=16, choices=ProjectRole)
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["project", "membership"], name="project_membership_once"),
+        ]
+
+
+class Invite(WireModel, TenantModel):
+    """An invitation of an e-mail address; its token is derived (:mod:`tenants.invites`) and stored nowhere."""
+
+    ID_PREFIX = "invite-"
+
+    email = models.EmailField()
+    """In lower case, as users have it."""
+    role = models.CharField(max_length=16, choices=Role)
+    projects = models.JSONField(default=list)
+    """``{"id": wire id, "role": ProjectRole}`` of the projects that come with it."""
+    created_at = models.DateTimeField(db_default=Now())
+    expires_at = models.DateTimeField()
+    sent_at = models.DateTimeField(null=True)
+    accepted_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["organization", "email"], condition=models.Q(accepted_at=None), name="invite_pending_once"
+            ),
+        ]
+        indexes: ClassVar = [
+            models.Index(
+                fields=["created_at"], condition=models.Q(sent_at=None, accepted_at=None), name="invite_unsent"
+            ),
+        ]
+
+
+class ServiceAccount(WireModel, TenantModel):
+    """An owner of keys that is nobody in particular: its keys stay when people leave."""
+
+    ID_PREFIX = "svc_acct_"
+
+    class Role(models.TextChoices):
+        """OpenAI's words. Keys carry their own scopes; an account without a role was made without a key."""
+
+        OWNER = "owner"
+        MEMBER = "member"
+        NONE = "none"
+
+    project = tenant_key(Project)
+    name = models.CharField(max_length=200)
+    role = models.CharField(max_length=16, choices=Role)
+    created_at = models.DateTimeField(db_default=Now())
+    deleted_at = models.DateTimeField(null=True)
+    """The row stays: usage refers to its keys."""
 
 
 class ApiKey(WireModel, TenantModel):
@@ -173,6 +246,8 @@ class ApiKey(WireModel, TenantModel):
     allowed_ips = ArrayField(models.CharField(max_length=43), null=True)
     """Networks the key may be used from, in CIDR notation; null is anywhere."""
     created_by = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
+    """The person who owns it; a key without one and without a service account is the operator's work."""
+    service_account = tenant_key(ServiceAccount, null=True)
     created_at = models.DateTimeField(default=timezone.now)
     expires_at = models.DateTimeField(null=True)
     revoked_at = models.DateTimeField(null=True)
@@ -209,6 +284,8 @@ class AuditEvent(WireModel, TenantModel):
     action = models.CharField(max_length=80)
     subject = models.CharField(max_length=80)
     """Wire id of what was changed."""
+    project = models.CharField(max_length=80, blank=True)
+    """Wire id of the project in which it was; empty for what concerns the organisation."""
     details = models.JSONField(default=dict)
     request_id = models.CharField(max_length=80, blank=True)
     created_at = models.DateTimeField(default=timezone.now)

@@ -7,7 +7,7 @@ fails.
 
 from dataclasses import dataclass
 
-from tenants.models import ApiKey, Role
+from tenants.models import ApiKey, ProjectRole, Role
 
 PROJECT = ApiKey.Kind.PROJECT
 ADMIN = ApiKey.Kind.ADMIN
@@ -15,10 +15,13 @@ ADMIN = ApiKey.Kind.ADMIN
 
 @dataclass(frozen=True)
 class Permission:
-    """Who may call an operation: a key of this kind that holds this scope, or a member whose role holds it."""
+    """Who may call an operation: a key of this kind that holds this scope, or a member whose role holds it.
 
-    key_kind: ApiKey.Kind
-    scope: str
+    None is any kind, or no scope at all.
+    """
+
+    key_kind: ApiKey.Kind | None
+    scope: str | None
 
 
 OPERATIONS: dict[str, Permission] = {
@@ -54,13 +57,62 @@ OPERATIONS: dict[str, Permission] = {
     "webhooks.replay": Permission(PROJECT, "webhooks.write"),
     "balance.retrieve": Permission(ADMIN, "billing.read"),
     "ledger.list": Permission(ADMIN, "billing.read"),
+    "whoami.retrieve": Permission(None, None),
+    "admin_keys.list": Permission(ADMIN, "keys.read"),
+    "admin_keys.create": Permission(ADMIN, "keys.write"),
+    "admin_keys.retrieve": Permission(ADMIN, "keys.read"),
+    "admin_keys.delete": Permission(ADMIN, "keys.write"),
+    "project_keys.list": Permission(ADMIN, "keys.read"),
+    "project_keys.create": Permission(ADMIN, "keys.write"),
+    "project_keys.retrieve": Permission(ADMIN, "keys.read"),
+    "project_keys.update": Permission(ADMIN, "keys.write"),
+    "project_keys.delete": Permission(ADMIN, "keys.write"),
+    "service_accounts.list": Permission(ADMIN, "keys.read"),
+    "service_accounts.create": Permission(ADMIN, "keys.write"),
+    "service_accounts.retrieve": Permission(ADMIN, "keys.read"),
+    "service_accounts.update": Permission(ADMIN, "keys.write"),
+    "service_accounts.delete": Permission(ADMIN, "keys.write"),
+    "service_accounts.create_key": Permission(ADMIN, "keys.write"),
+    "projects.list": Permission(ADMIN, "projects.read"),
+    "projects.create": Permission(ADMIN, "projects.write"),
+    "projects.retrieve": Permission(ADMIN, "projects.read"),
+    "projects.update": Permission(ADMIN, "projects.write"),
+    "projects.archive": Permission(ADMIN, "projects.write"),
+    "rate_limits.list": Permission(ADMIN, "projects.read"),
+    "rate_limits.update": Permission(ADMIN, "projects.write"),
+    "model_permissions.retrieve": Permission(ADMIN, "projects.read"),
+    "model_permissions.update": Permission(ADMIN, "projects.write"),
+    "model_permissions.delete": Permission(ADMIN, "projects.write"),
+    "project_users.list": Permission(ADMIN, "members.read"),
+    "project_users.create": Permission(ADMIN, "members.write"),
+    "project_users.retrieve": Permission(ADMIN, "members.read"),
+    "project_users.update": Permission(ADMIN, "members.write"),
+    "project_users.delete": Permission(ADMIN, "members.write"),
+    "users.list": Permission(ADMIN, "members.read"),
+    "users.retrieve": Permission(ADMIN, "members.read"),
+    "users.update": Permission(ADMIN, "members.write"),
+    "users.delete": Permission(ADMIN, "members.write"),
+    "invites.list": Permission(ADMIN, "members.read"),
+    "invites.create": Permission(ADMIN, "members.write"),
+    "invites.retrieve": Permission(ADMIN, "members.read"),
+    "invites.delete": Permission(ADMIN, "members.write"),
+    "roles.list": Permission(ADMIN, "members.read"),
+    "audit_logs.list": Permission(ADMIN, "audit.read"),
+    "usage.completions": Permission(ADMIN, "usage.read"),
+    "usage.embeddings": Permission(ADMIN, "usage.read"),
+    "costs.list": Permission(ADMIN, "billing.read"),
 }
 
 PERSON_OPERATIONS = frozenset({"organizations.create", "organizations.list"})
 """What everybody who is signed in may do, a member of something or not."""
 
-PROJECT_SCOPES = frozenset(entry.scope for entry in OPERATIONS.values() if entry.key_kind == PROJECT)
-ADMIN_SCOPES = frozenset({"organization.read", "organization.write", "billing.read"})
+
+def _scopes_of(kind: ApiKey.Kind) -> frozenset[str]:
+    return frozenset(entry.scope for entry in OPERATIONS.values() if entry.key_kind == kind and entry.scope)
+
+
+PROJECT_SCOPES = _scopes_of(PROJECT)
+ADMIN_SCOPES = _scopes_of(ADMIN)
 ALL_SCOPES = PROJECT_SCOPES | ADMIN_SCOPES
 _READ_SCOPES = frozenset(scope for scope in ALL_SCOPES if scope.endswith(".read"))
 
@@ -68,6 +120,12 @@ ROLE_SCOPES: dict[Role, frozenset[str]] = {
     Role.OWNER: ALL_SCOPES,
     Role.ADMIN: ALL_SCOPES,
     Role.DEVELOPER: PROJECT_SCOPES,
-    Role.BILLING: frozenset({"organization.read", "billing.read"}),
+    Role.BILLING: frozenset({"billing.read", "usage.read", "projects.read"}),
     Role.VIEWER: _READ_SCOPES,
 }
+
+PROJECT_ROLE_SCOPES: dict[ProjectRole, frozenset[str]] = {
+    ProjectRole.OWNER: PROJECT_SCOPES,
+    ProjectRole.MEMBER: PROJECT_SCOPES,
+}
+"""What a role in a project adds there to the scopes of the role in the organisation."""

@@ -1,10 +1,16 @@
-"""Reads about organisations and keys."""
+"""Reads about organisations, projects, members and keys.
 
-from collections.abc import Collection
+Inside the scope, but for what the edge asks before there is one: those say that they cross tenants.
+
+``lock`` keeps the row from changing until the scope ends.
+"""
+
+from collections.abc import Collection, Sequence
 from time import monotonic
+from typing import TypeVar
 from uuid import UUID
 
-from django.db.models import QuerySet
+from django.db.models import Exists, Model, OuterRef, Q, QuerySet
 from django.db.models.functions import Now
 
 from accounts.models import User
@@ -13,7 +19,18 @@ from common.ids import from_wire
 from tenants import known_keys
 from tenants.keys import matches, split_token
 from tenants.known_keys import FoundKey, RememberedKey
-from tenants.models import ApiKey, Membership, Organization, Project, Role
+from tenants.models import (
+    ApiKey,
+    Invite,
+    Membership,
+    Organization,
+    Project,
+    ProjectMembership,
+    Role,
+    ServiceAccount,
+)
+
+R = TypeVar("R", bound=Model)
 
 
 def get_organization(*, wire_id: str) -> Organization:
@@ -86,6 +103,86 @@ def find_project(*, organization: Organization, wire_id: str) -> Project | None:
     return projects.filter(id=project_id).first() if project_id else None
 
 
+def get_project(*, wire_id: str, lock: bool = False, param: str = "project_id") -> Project:
+    """One project, archived or not, or ``not_found``."""
+    return _one(Project.objects.all(), "project", Project.ID_PREFIX, wire_id, lock=lock, param=param)
+
+
+def members(*, emails: Sequence[str] = ()) -> QuerySet[Membership]:
+    """Members with their users; those with these addresses, where any are named."""
+    found = Membership.objects.select_related("user")
+    return found.filter(user__email__in=[email.lower() for email in emails]) if emails else found
+
+
+def get_member(*, wire_id: str, param: str = "user_id") -> Membership:
+    """The membership of a user, with the user, or ``not_found``."""
+    return _one(members(), "user", User.ID_PREFIX, wire_id, param=param, key="user_id")
+
+
+def get_member_by_email(*, email: str) -> Membership:
+    """The membership of an address, with the user, or ``not_found``."""
+    member = members(emails=[email]).first() if "\0" not in email else None
+    if member is None:
+        raise not_found("user", email, param="email")
+    return member
+
+
+def project_members(*, project_id: UUID) -> QuerySet[ProjectMembership]:
+    """Who takes part in a project, with the users."""
+    return ProjectMembership.objects.filter(project_id=project_id).select_related("membership__user")
+
+
+def get_project_member(*, project_id: UUID, user_wire_id: str, lock: bool = False) -> ProjectMembership:
+    """One of them, or ``not_found``."""
+    found = project_members(project_id=project_id)
+    return _one(found, "user", User.ID_PREFIX, user_wire_id, lock=lock, param="user_id", key="membership__user_id")
+
+
+def live_service_accounts(*, project: Project) -> QuerySet[ServiceAccount]:
+    """Service accounts of a project."""
+    return ServiceAccount.objects.filter(project_id=project.id, deleted_at=None)
+
+
+def get_service_account(*, project: Project, wire_id: str, lock: bool = False) -> ServiceAccount:
+    """One of them, or ``not_found``."""
+    found = live_service_accounts(project=project)
+    prefix = ServiceAccount.ID_PREFIX
+    return _one(found, "service account", prefix, wire_id, lock=lock, param="service_account_id")
+
+
+def live_admin_keys() -> QuerySet[ApiKey]:
+    """Admin keys that nobody has ended, expired ones included, with their owners."""
+    return _live_keys().filter(kind=ApiKey.Kind.ADMIN)
+
+
+def live_project_keys(*, project: Project, has_access: bool | None = None) -> QuerySet[ApiKey]:
+    """The same of a project; those whose owner still belongs to the organisation, or those whose owner does not."""
+    keys = _live_keys().filter(project_id=project.id)
+    if has_access is None:
+        return keys
+    is_here = Q(created_by=None) | Exists(Membership.objects.filter(user_id=OuterRef("created_by_id")))
+    return keys.filter(is_here if has_access else ~is_here)
+
+
+def get_key_of(keys: QuerySet[ApiKey], *, wire_id: str, lock: bool = False) -> ApiKey:
+    """One of these keys, or ``not_found``."""
+    return _one(keys, "API key", ApiKey.ID_PREFIX, wire_id, lock=lock, param="api_key_id")
+
+
+def roles_of_owners(*, keys: Sequence[ApiKey]) -> dict[UUID, str]:
+    """By user id the roles that the owners of these keys, all of one project or of none, have there."""
+    owners = {key.created_by_id for key in keys if key.created_by_id}
+    roles = dict(Membership.objects.filter(user_id__in=owners).values_list("user_id", "role"))
+    projects = {key.project_id for key in keys if key.project_id}
+    in_project = ProjectMembership.objects.filter(project_id__in=projects, membership__user_id__in=owners)
+    return roles | dict(in_project.values_list("membership__user_id", "role"))
+
+
+def get_invite(*, wire_id: str, lock: bool = False) -> Invite:
+    """One invitation, or ``not_found``."""
+    return _one(Invite.objects.all(), "invite", Invite.ID_PREFIX, wire_id, lock=lock, param="invite_id")
+
+
 def _look_up(public_id: str) -> FoundKey | None:
     link = known_keys.link()
     if link is None:
@@ -107,3 +204,20 @@ def _read(public_id: str) -> RememberedKey | None:
     keys = ApiKey.all_tenants.select_related("organization", "project").annotate(read_at=Now())
     key = keys.filter(public_id=public_id).first()
     return RememberedKey(key, key.read_at, asked_at) if key is not None else None
+
+
+def _live_keys() -> QuerySet[ApiKey]:
+    # Not joined: who has left the organisation is behind the wall, which is no reason to lose the key.
+    return ApiKey.objects.filter(revoked_at=None).prefetch_related("created_by", "service_account")
+
+
+def _one(
+    rows: QuerySet[R], thing: str, prefix: str, wire_id: str, *, param: str, lock: bool = False, key: str = "pk"
+) -> R:
+    value = from_wire(prefix, wire_id)
+    if lock:
+        rows = rows.select_for_update(no_key=True, of=("self",))
+    row = rows.filter(**{key: value}).first() if value else None
+    if row is None:
+        raise not_found(thing, wire_id, param=param)
+    return row

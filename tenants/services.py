@@ -16,7 +16,7 @@ from structlog.contextvars import get_contextvars
 from accounts.services import get_or_create_user
 from common.database import SYSTEM
 from common.errors import HoneError
-from common.ids import uuid7
+from common.ids import to_wire, uuid7
 from tenants import known_keys
 from tenants.keys import new_secret
 from tenants.models import ApiKey, AuditEvent, Membership, Organization, Project, Role
@@ -88,8 +88,12 @@ def create_api_key(
     allowed_ips: list[str] | None = None,
     expires_at: datetime | None = None,
     created_by: UUID | None = None,
+    service_account_id: UUID | None = None,
 ) -> IssuedKey:
-    """A key of one project, with all its scopes and models and from anywhere unless fewer are named."""
+    """A key of one project, with all its scopes and models and from anywhere unless fewer are named.
+
+    Owned by a person or by a service account.
+    """
     return _issue_key(
         kind=ApiKey.Kind.PROJECT,
         organization_id=project.organization_id,
@@ -97,11 +101,11 @@ def create_api_key(
         name=name,
         actor=actor,
         scopes=scopes,
-        allowed=PROJECT_SCOPES,
         allowed_models=allowed_models,
         allowed_ips=allowed_ips,
         expires_at=expires_at,
         created_by=created_by,
+        service_account_id=service_account_id,
     )
 
 
@@ -123,7 +127,6 @@ def create_admin_key(
         name=name,
         actor=actor,
         scopes=scopes,
-        allowed=ADMIN_SCOPES,
         allowed_ips=allowed_ips,
         expires_at=expires_at,
         created_by=created_by,
@@ -156,7 +159,21 @@ def revoke_key(*, key: ApiKey, actor: str) -> None:
     """End a key now, in every process within a second; revoking twice is the same as once."""
     with tenant_scope(key.organization_id):
         if ApiKey.objects.filter(id=key.id, revoked_at=None).update(revoked_at=Now()):
-            record(actor=actor, action="api_key.revoked", subject=key.wire_id, organization_id=key.organization_id)
+            record(
+                actor=actor,
+                action="api_key.revoked",
+                subject=key.wire_id,
+                organization_id=key.organization_id,
+                project_id=key.project_id,
+            )
+
+
+def known_scopes(*, kind: ApiKey.Kind, scopes: frozenset[str]) -> list[str]:
+    """The scopes in order; ``invalid_value`` when there is none, or one that a key of this kind cannot have."""
+    allowed = PROJECT_SCOPES if kind == ApiKey.Kind.PROJECT else ADMIN_SCOPES
+    if not scopes or scopes - allowed:
+        raise HoneError("invalid_value", f"A {kind} key takes scopes of: {', '.join(sorted(allowed))}", param="scopes")
+    return sorted(scopes)
 
 
 def set_allowed_ips(*, key: ApiKey, allowed_ips: list[str] | None, actor: str) -> None:
@@ -239,7 +256,13 @@ def note_key_use(*, key: ApiKey) -> None:
 
 
 def record(
-    *, actor: str, action: str, subject: str, organization_id: UUID, details: dict[str, Any] | None = None
+    *,
+    actor: str,
+    action: str,
+    subject: str,
+    organization_id: UUID,
+    details: dict[str, Any] | None = None,
+    project_id: UUID | None = None,
 ) -> None:
     """Write an audit row; call it in the transaction of the change. Never put a secret into ``details``."""
     AuditEvent.objects.create(
@@ -247,6 +270,7 @@ def record(
         actor=actor,
         action=action,
         subject=subject,
+        project=to_wire(Project.ID_PREFIX, project_id) if project_id else "",
         details=details or {},
         request_id=get_contextvars().get("request_id", ""),
     )
@@ -260,15 +284,13 @@ def _issue_key(
     name: str,
     actor: str,
     scopes: frozenset[str],
-    allowed: frozenset[str],
     allowed_models: list[str] | None = None,
     allowed_ips: list[str] | None,
     expires_at: datetime | None,
     created_by: UUID | None,
+    service_account_id: UUID | None = None,
 ) -> IssuedKey:
-    unknown = sorted(scopes - allowed)
-    if unknown or not scopes:
-        raise HoneError("invalid_value", f"A {kind} key takes scopes of: {', '.join(sorted(allowed))}", param="scopes")
+    named = known_scopes(kind=kind, scopes=scopes)
     networks = checked_networks(allowed_ips, param="allowed_ips")
     secret = new_secret(kind.token_prefix)
     with tenant_scope(organization_id):
@@ -279,17 +301,19 @@ def _issue_key(
             name=name,
             public_id=secret.public_id,
             digest=secret.digest,
-            scopes=sorted(scopes),
+            scopes=named,
             allowed_models=allowed_models,
             allowed_ips=networks,
             expires_at=expires_at,
             created_by_id=created_by,
+            service_account_id=service_account_id,
         )
         record(
             actor=actor,
             action="api_key.created",
             subject=key.wire_id,
             organization_id=organization_id,
-            details={"kind": kind, "name": name, "scopes": sorted(scopes)},
+            project_id=project_id,
+            details={"kind": kind, "name": name, "scopes": named},
         )
     return IssuedKey(key=key, token=secret.token)

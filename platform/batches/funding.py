@@ -186,6 +186,7 @@ def _split(shard: Shard, room_nanos: int) -> list[Shard]:
         return [shard] if fitting else []
     lease = Lease.objects.get(id=shard.lease_id)
     tokens = lease.estimated_tokens * fitting // len(bounds)
+    input_tokens = shard.input_tokens * fitting // len(bounds)
     first_lease = Lease.objects.create(
         organization_id=shard.organization_id,
         kind=lease.kind,
@@ -202,13 +203,15 @@ def _split(shard: Shard, room_nanos: int) -> list[Shard]:
         price_id=shard.price_id,
         rows=fitting,
         pending=fitting,
+        input_tokens=input_tokens,
         bound_nanos=totals[fitting - 1],
     )
     rows.filter(position__lt=bounds[fitting][0]).update(shard=first)
     # The rest keeps its identity, and with it its turn.
     shard.rows = shard.pending = len(bounds) - fitting
+    shard.input_tokens -= input_tokens
     shard.bound_nanos -= first.bound_nanos
-    shard.save(update_fields=["rows", "pending", "bound_nanos"])
+    shard.save(update_fields=["rows", "pending", "input_tokens", "bound_nanos"])
     Lease.objects.filter(id=lease.id).update(estimated_tokens=lease.estimated_tokens - tokens)
     return [first]
 

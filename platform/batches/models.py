@@ -146,6 +146,8 @@ class Shard(TenantModel):
     price = models.ForeignKey(Price, on_delete=models.PROTECT, related_name="+")
     rows = models.PositiveIntegerField()
     pending = models.PositiveIntegerField(default=0)
+    input_tokens = models.BigIntegerField(default=0)
+    """Estimate for all its rows: what it takes of the project's limit while any of them is pending."""
     next_segment = models.PositiveIntegerField(default=0)
     bound_nanos = models.BigIntegerField(default=0)
     """What its rows can cost at most: the money held for it once it is funded."""

@@ -18,6 +18,7 @@ from common.storage import discard_blobs, save_new
 from fleet.models import Lease
 from fleet.services import lock_lease, note_progress
 from inference_workers.protocol import MAX_SEGMENT_ROWS, MessageError, RowResult, decode
+from metering.models import UsageEvent
 from metering.services import Quantities, cost_of, record_usage
 from tenants.scope import tenant_scope
 
@@ -26,6 +27,9 @@ CLOSING_ERRORS = {
     "cancelled": {"code": "batch_cancelled", "message": "The batch was cancelled before this request ran."},
 }
 """Of rows that had not run when the batch came to its early end."""
+
+_OPERATIONS = {"/v1/embeddings": UsageEvent.Operation.EMBEDDINGS}
+"""As what the work of an endpoint is counted; of all others as completions."""
 
 
 @dataclass(frozen=True)
@@ -216,6 +220,7 @@ def _count(shard: Shard, segment: Segment, finished: list[_Finished]) -> None:
             api_key_id=batch.api_key_id,
             source=source,
             job=batch.wire_id,
+            operation=_OPERATIONS.get(batch.endpoint, UsageEvent.Operation.COMPLETIONS),
             model=shard.model,
             price=shard.price,
             quantities=quantities,

@@ -13,13 +13,14 @@ from uuid import UUID
 
 import orjson
 from django.conf import settings
+from django.db.models import Sum
 from django.utils import timezone
 from structlog.contextvars import bound_contextvars
 
 from batches.closing import close_failed, lock_controlled_batch, start_assembly
 from batches.funding import check_funds, fund_shards
 from batches.lines import FileError
-from batches.models import Batch, Row, Shard
+from batches.models import TERMINAL, Batch, Row, Shard
 from batches.prefixes import execution_order
 from batches.requests import LineError, LineRequest
 from batches.results import error_line
@@ -28,6 +29,7 @@ from batches.scan import Found, line_rules, scan
 from batches.selectors import get_controlled_batch
 from batches.spool import open_spool
 from catalog.models import Price
+from catalog.selectors import limits_of
 from common.errors import HoneError
 from common.ids import uuid7
 from common.storage import IncomingBlob
@@ -35,6 +37,7 @@ from fleet.heartbeat import Heartbeat, WorkCancelledError
 from fleet.models import Lease
 from fleet.selectors import node_tokens_per_second
 from fleet.services import complete_lease
+from tenants.models import Project
 from tenants.scope import tenant_scope
 
 MAX_LISTED_ERRORS = 2_000
@@ -53,6 +56,7 @@ class ShardPlan:
     id: UUID = field(default_factory=uuid7)
     rows: int = 0
     tokens: int = 0
+    input_tokens: int = 0
     bound_nanos: int = 0
 
     @property
@@ -70,6 +74,7 @@ class _Runnable:
     model: str
     price: Price
     tokens: int
+    input_tokens: int
     bound_nanos: int
     prefix: bytes
 
@@ -103,6 +108,7 @@ class Plan:
                         model=request.offer.model.name,
                         price=request.offer.price,
                         tokens=request.input_tokens + request.output_tokens,
+                        input_tokens=request.input_tokens,
                         bound_nanos=request.bound_nanos,
                         prefix=request.prefix,
                     )
@@ -133,6 +139,7 @@ class Plan:
                 shards.append(shard)
             shard.rows += 1
             shard.tokens += row.tokens
+            shard.input_tokens += row.input_tokens
             shard.bound_nanos += row.bound_nanos
             places[row.line] = {"shard": shard.id, "position": position, "bound": row.bound_nanos}
         return shards, places
@@ -160,7 +167,7 @@ def validate_batch(*, lease: Lease) -> None:
         try:
             _commit(plan, lease)
         except HoneError as error:
-            if error.code != "insufficient_quota":
+            if error.code not in ("insufficient_quota", "token_limit_exceeded"):
                 raise
             _fail_whole(lease, error.code, error.message)
 
@@ -221,6 +228,7 @@ def _commit(plan: Plan, lease: Lease) -> None:
                 price=shard.price,
                 rows=shard.rows,
                 pending=shard.rows,
+                input_tokens=shard.input_tokens,
                 bound_nanos=shard.bound_nanos,
             )
             for shard, shard_lease in zip(shards, leases, strict=True)
@@ -239,5 +247,25 @@ def _commit(plan: Plan, lease: Lease) -> None:
         if batch.pending == 0:
             start_assembly(batch=batch)
         else:
+            _check_token_limits(plan, batch)
             # Nobody else knows the leases yet, so they may be locked after the batch.
             fund_shards(batch=batch)
+
+
+def _check_token_limits(plan: Plan, batch: Batch) -> None:
+    """Raise ``token_limit_exceeded`` when a project has more input queued of a model than it may, this batch included.
+
+    Call after the shards have been inserted: the project's row makes batches that are validated at once count one
+    after the other, and see each other's.
+    """
+    Project.objects.select_for_update(no_key=True).get(id=batch.project_id)
+    queued = Shard.objects.filter(batch__project_id=batch.project_id, model__in=plan.models, pending__gt=0)
+    queued = queued.exclude(batch__status__in=TERMINAL)  # of those nothing is pending: only to find the others faster
+    tokens = dict(queued.values_list("model").annotate(Sum("input_tokens")))
+    for limits in limits_of(project_id=batch.project_id, models=sorted(plan.models)):
+        if tokens[limits.model] > limits.batch_input_tokens:
+            raise HoneError(
+                "token_limit_exceeded",
+                f"With this batch {tokens[limits.model]} input tokens would be queued for '{limits.model}'; the "
+                f"project may have {limits.batch_input_tokens}: try again when other batches have ended",
+            )

@@ -1,4 +1,4 @@
-"""``/v1/organizations``, ``/v1/organization/balance`` and ``/v1/organization/ledger``."""
+"""``/v1/organizations``; ``/v1/organization/balance``, ``ledger`` and ``costs``; ``/v1/whoami``, with the budget too."""
 
 from typing import Any, ClassVar
 
@@ -6,14 +6,20 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from billing.costs import COST_GROUPS, CostSum, costs_by_bucket
 from billing.models import Posting
 from billing.selectors import Balance, balance, statement
 from billing.services import found_organization
+from catalog.api import render_limits
+from catalog.selectors import limits_of, usable_models
+from common import query as read
 from common.errors import HoneError
 from common.http import StrictSerializer, parsed
-from common.money import format_usd
+from common.money import NANOS_PER_USD, format_usd
 from common.pagination import page_request, paginate
-from tenants.access import PersonAPIView, TenantAPIView
+from metering.buckets import read_span, render_page
+from metering.selectors import UsageFilter
+from tenants.access import PersonAPIView, Principal, TenantAPIView
 from tenants.idempotency import read_attempt
 from tenants.models import Organization, Role
 from tenants.scope import tenant_scope
@@ -98,6 +104,48 @@ class OrganizationListView(PersonAPIView):
         return Response(page.render(lambda found: render_organization(found, roles[found.id])))
 
 
+def render_cost(found: CostSum, group_by: list[str]) -> dict[str, Any]:
+    """The wire object; ``amount_nanos`` is ours and exact, whereas ``amount`` is a JSON number of dollars."""
+    is_item = "line_item" in group_by
+    return {
+        "object": "organization.costs.result",
+        **dict.fromkeys(COST_GROUPS),
+        **found.group,
+        "amount": {"currency": "usd", "value": found.nanos / NANOS_PER_USD},
+        "amount_nanos": found.nanos,
+        "quantity": found.tokens if is_item else None,
+        "quantity_unit": "tokens" if is_item else None,
+    }
+
+
+def render_whoami(principal: Principal) -> dict[str, Any]:
+    """What a key is and can do, and what its organisation can still spend. Call inside the scope."""
+    key, project = principal.key, principal.project
+    usable = sorted(usable_models(key=key).values_list("name", flat=True)) if project else []
+    limits = limits_of(project_id=project.id, models=usable) if project else []
+    found = balance(organization_id=principal.organization_id)
+    return {
+        "object": "whoami",
+        "organization": {"id": principal.organization.wire_id, "name": principal.organization.name},
+        "project": {"id": project.wire_id, "name": project.name} if project else None,
+        "key": {
+            "id": key.wire_id,
+            "name": key.name,
+            "kind": key.kind,
+            "created_at": int(key.created_at.timestamp()),
+            "expires_at": int(key.expires_at.timestamp()) if key.expires_at else None,
+        },
+        "scopes": sorted(principal.scopes),
+        "models": usable,
+        "rate_limits": [render_limits(entry) for entry in limits],
+        "budget": {
+            "currency": "usd",
+            "available": format_usd(found.available_nanos),
+            "available_nanos": found.available_nanos,
+        },
+    }
+
+
 class BalanceView(TenantAPIView):
     """What the organisation can spend."""
 
@@ -132,3 +180,41 @@ class LedgerView(TenantAPIView):
                 postings = postings.filter(subject=subject)
             page = paginate(postings, wanted)
         return Response(page.render(render_posting))
+
+
+class CostListView(TenantAPIView):
+    """What work has cost."""
+
+    operations: ClassVar = {"GET": "costs.list"}
+
+    def get(self, request: Request) -> Response:
+        """One page of days."""
+        query = request.query_params
+        span = read_span(query, widths=("1d",), most=(7, 180))
+        group_by = read.choices(query, "group_by", COST_GROUPS)
+        wanted = UsageFilter(
+            project_ids=read.texts(query, "project_ids"), api_key_ids=read.texts(query, "api_key_ids")
+        )  # fmt: skip
+        with tenant_scope(self.principal.organization_id):
+            sums = costs_by_bucket(
+                organization_id=self.principal.organization_id,
+                span=span,
+                wanted=wanted,
+                line_items=read.texts(query, "line_items"),
+                group_by=group_by,
+            )
+        results: dict[int, list[dict[str, Any]]] = {}
+        for found in sums:
+            results.setdefault(found.bucket, []).append(render_cost(found, group_by))
+        return Response(render_page(span, results))
+
+
+class WhoAmIView(TenantAPIView):
+    """The key that asks."""
+
+    operations: ClassVar = {"GET": "whoami.retrieve"}
+
+    def get(self, request: Request) -> Response:
+        """Everything that decides what it may do."""
+        with tenant_scope(self.principal.organization_id):
+            return Response(render_whoami(self.principal))

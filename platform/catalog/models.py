@@ -1,4 +1,4 @@
-"""Base models and their prices."""
+"""Base models and their prices, and what a project restricts for itself."""
 
 from typing import ClassVar
 
@@ -7,6 +7,7 @@ from django.db import models
 from django.utils import timezone
 
 from common.ids import uuid7
+from tenants.models import Project, TenantModel, tenant_key
 
 COMPLETION_WINDOWS = ("1h", "24h", "7d")
 """Within what a batch is to be done; each has prices of its own."""
@@ -76,4 +77,37 @@ class Price(models.Model):
                 condition=models.Q(input_nanos__gte=0, cached_input_nanos__gte=0, output_nanos__gte=0),
                 name="price_not_negative",
             ),
+        ]
+
+
+class ModelPolicy(TenantModel):
+    """Which models a project's keys may use, on top of what the keys themselves allow. Without a row it is all."""
+
+    class Mode(models.TextChoices):
+        """Only those that are named, or all but those."""
+
+        ALLOW = "allow_list"
+        DENY = "deny_list"
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    project = models.OneToOneField(Project, on_delete=models.PROTECT, related_name="+", db_constraint=False)
+    mode = models.CharField(max_length=16, choices=Mode)
+    model_names = ArrayField(models.CharField(max_length=200))
+
+
+class RateLimit(TenantModel):
+    """A project's limits for one model, at most the installation's; null is the installation's."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    project = tenant_key(Project)
+    model = models.CharField(max_length=200)
+    requests_per_minute = models.PositiveIntegerField(null=True)
+    tokens_per_minute = models.BigIntegerField(null=True)
+    requests_per_day = models.PositiveIntegerField(null=True)
+    batch_input_tokens = models.BigIntegerField(null=True)
+    """Estimated input tokens of all batch requests that wait or run."""
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["project", "model"], name="rate_limit_once_per_model"),
         ]

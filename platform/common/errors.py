@@ -78,6 +78,9 @@ ROW_CODES: dict[str, ErrorKind] = {
     "stream_not_allowed": ErrorKind(400, INVALID, "A batched request cannot stream."),
     "context_length_exceeded": ErrorKind(400, INVALID, "Prompt and requested output exceed the model's context."),
     "endpoint_not_supported": ErrorKind(400, INVALID, "The model does not serve this endpoint."),
+    "token_limit_exceeded": ErrorKind(
+        429, INVALID, "The project has too many input tokens queued for the model; wait for its other batches."
+    ),
     "batch_expired": ErrorKind(400, INVALID, "The row had not run when the completion window closed."),
     "batch_cancelled": ErrorKind(400, INVALID, "The row had not run when the batch was cancelled."),
     "request_timeout": ErrorKind(408, SERVER, "The engine took longer over the row than allowed."),

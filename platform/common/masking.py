@@ -2,7 +2,7 @@
 
 import re
 
-_TOKEN = re.compile(r"(hone_(?:[asw]k|st)_)(?:([0-9a-f]{16})(?=_))?[\w-]+|(whsec_)[\w+/=%-]+", re.ASCII)
+_TOKEN = re.compile(r"(hone_(?:[asw]k|st|iv)_)(?:([0-9a-f]{16})(?=_))?[\w-]+|(whsec_)[\w+/=%-]+", re.ASCII)
 
 
 def masked(text: str) -> str:

@@ -8,7 +8,9 @@ import billing.urls
 import catalog.urls
 import files.urls
 import fleet.urls
+import metering.urls
 import notifications.urls
+import tenants.urls
 from common import health, http
 
 urlpatterns = [
@@ -18,10 +20,12 @@ urlpatterns = [
         "v1/",
         include(
             [
+                *tenants.urls.urlpatterns,
                 *files.urls.urlpatterns,
                 *catalog.urls.urlpatterns,
                 *notifications.urls.urlpatterns,
                 *batches.urls.urlpatterns,
+                *metering.urls.urlpatterns,
                 *billing.urls.urlpatterns,
             ]
         ),

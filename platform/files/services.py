@@ -127,6 +127,7 @@ def add_file(
         action="file.created",
         subject=file.wire_id,
         organization_id=project.organization_id,
+        project_id=project.id,
         details={"purpose": new.purpose, "bytes": blob.size, "sha256": blob.sha256},
     )
     return file
@@ -141,7 +142,13 @@ def delete_file(*, project: Project, wire_id: str, actor: str) -> StoredFile:
             raise HoneError("file_in_use", f"{wire_id} is used by {holder}; cancel it or wait for its end", param="id")
         file.deleted_at = timezone.now()
         file.save(update_fields=["deleted_at"])
-        record(actor=actor, action="file.deleted", subject=file.wire_id, organization_id=project.organization_id)
+        record(
+            actor=actor,
+            action="file.deleted",
+            subject=file.wire_id,
+            organization_id=project.organization_id,
+            project_id=project.id,
+        )
     _delete_bytes(file)
     return file
 

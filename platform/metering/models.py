@@ -13,6 +13,12 @@ from tenants.models import ApiKey, Project, TenantModel, tenant_key
 class UsageEvent(TenantModel):
     """Quantities, the price version that was in force, and the resulting cost in nano-USD."""
 
+    class Operation(models.TextChoices):
+        """What was done; OpenAI's usage API has a route for each."""
+
+        COMPLETIONS = "completions"
+        EMBEDDINGS = "embeddings"
+
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     project = tenant_key(Project)
     api_key = tenant_key(ApiKey)
@@ -20,6 +26,7 @@ class UsageEvent(TenantModel):
     """Natural key of what was counted, so that a repeat cannot count twice."""
     job = models.CharField(max_length=80, blank=True)
     """Wire id of the batch."""
+    operation = models.CharField(max_length=16, choices=Operation, db_default=Operation.COMPLETIONS)
     model = models.CharField(max_length=200)
     price = models.ForeignKey(Price, on_delete=models.PROTECT, related_name="+")
     requests = models.PositiveIntegerField()

@@ -290,5 +290,6 @@ def _record(endpoint: WebhookEndpoint, what: str, actor: str, details: dict[str,
         action=f"webhook_endpoint.{what}",
         subject=endpoint.wire_id,
         organization_id=endpoint.organization_id,
+        project_id=endpoint.project_id,
         details=details,
     )

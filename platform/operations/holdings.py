@@ -6,7 +6,7 @@ from graphlib import TopologicalSorter
 from django.apps import apps
 from django.db import models
 
-from tenants.models import ApiKey, AuditEvent, Membership, Organization, Project, TenantModel
+from tenants.models import ApiKey, AuditEvent, Membership, Organization, Project, ServiceAccount, TenantModel
 
 KEPT = {
     Organization._meta.db_table: "the tombstone that the rest of this list belongs to; its name is erased",
@@ -18,7 +18,7 @@ KEPT = {
 }
 """Tables that outlive their organisation, and why: the law and the books need them. Everything else is removed."""
 
-EMPTIED: tuple[type[TenantModel], ...] = (ApiKey, Project)
+EMPTIED: tuple[type[TenantModel], ...] = (ApiKey, ServiceAccount, Project)
 """Models whose rows stay where a row of :data:`KEPT` refers to them, without anything that says what they were."""
 
 _SECRET = re.compile(r"secret|password|digest|pepper|(^|_)token$")

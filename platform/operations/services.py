@@ -20,7 +20,7 @@ from common.errors import HoneError
 from common.storage import Removed, delete_folder
 from operations.holdings import EMPTIED, KEPT, references, removed_models, tenant_models
 from operations.selectors import find_organization, open_work
-from tenants.models import ApiKey, Membership, Organization, Project, TenantModel
+from tenants.models import ApiKey, Membership, Organization, Project, ServiceAccount, TenantModel
 from tenants.scope import tenant_scope
 from tenants.services import SYSTEM_ACTOR, record, revoke_key, set_organization_status
 
@@ -129,6 +129,7 @@ def _empty_rows(organization_id: UUID) -> None:
         ApiKey.objects.update(
             name=ERASED, digest=b"", scopes=[], allowed_models=None, allowed_ips=None, created_by=None
         )
+        ServiceAccount.objects.update(name=ERASED)
         Project.objects.update(name=ERASED, status=Project.Status.ARCHIVED)
 
 

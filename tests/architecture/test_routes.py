@@ -42,6 +42,9 @@ PEOPLE_ROUTES = {
 }
 """For people who sign up and in: answered by django-allauth, about the caller alone."""
 
+ANY_KEY = {"whoami.retrieve"}
+"""Operations that need no scope, of keys of either kind."""
+
 _METHODS = ("get", "post", "put", "patch", "delete")
 
 
@@ -73,6 +76,15 @@ def test_every_scope_reads_or_writes_something() -> None:
 
 def test_reading_never_needs_the_right_to_write() -> None:
     reading = {operation for method, _, operation in public_operations() if method == "GET"}
-    assert {OPERATIONS[operation].scope.rpartition(".")[2] for operation in reading} == {"read"}
+    assert {_kind_of_scope(operation) for operation in reading - ANY_KEY} == {"read"}
     writing = {operation for method, _, operation in public_operations() if method != "GET"}
-    assert {OPERATIONS[operation].scope.rpartition(".")[2] for operation in writing} == {"write"}
+    assert {_kind_of_scope(operation) for operation in writing} == {"write"}
+
+
+def test_what_any_key_may_call_is_known_by_name() -> None:
+    assert {name for name, permission in OPERATIONS.items() if permission.scope is None} == ANY_KEY
+    assert {name for name, permission in OPERATIONS.items() if permission.key_kind is None} == ANY_KEY
+
+
+def _kind_of_scope(operation: str) -> str:
+    return (OPERATIONS[operation].scope or "").rpartition(".")[2]

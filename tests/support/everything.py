@@ -10,7 +10,7 @@ from notifications.delivery import send_due_deliveries
 from notifications.models import EventType
 from notifications.services import emit_event
 from tenants.scope import tenant_scope
-from tests.support.cast import Member
+from tests.support.cast import MODEL, Member
 from tests.support.model import add_model
 from tests.support.receiver import open_receiver
 from tests.support.rows import jsonl, line, submit
@@ -29,6 +29,13 @@ class Everything:
     delivery_id: str
     upload_id: str
     part_id: str
+    project_id: str
+    user_id: str
+    admin_key_id: str
+    project_key_id: str
+    service_account_id: str
+    invite_id: str
+    rate_limit_id: str = f"rl-{MODEL}"
 
 
 def make_everything(member: Member, folder: Path) -> Everything:
@@ -47,7 +54,43 @@ def make_everything(member: Member, folder: Path) -> Everything:
         place_hold(organization_id=member.organization.id, job="ftjob-everything", amount_nanos=1_000, key="everything")
     endpoint_id, delivery_id = _make_webhooks(member, finished["id"])
     upload_id, (part_id,) = begin(member, b"{}\n")
-    return Everything(unused["id"], waiting["id"], finished["id"], endpoint_id, delivery_id, upload_id, part_id)
+    return Everything(
+        file_id=unused["id"],
+        batch_id=waiting["id"],
+        finished_batch_id=finished["id"],
+        webhook_endpoint_id=endpoint_id,
+        delivery_id=delivery_id,
+        upload_id=upload_id,
+        part_id=part_id,
+        **_administer(member),
+    )
+
+
+def _administer(member: Member) -> dict[str, str]:
+    """The newest member in the project, a key of each kind, a service account, an invitation, limits and a policy."""
+    newest = member.admin.get("/v1/organization/users").json()["data"][0]["id"]
+    project = f"/v1/organization/projects/{member.project.wire_id}"
+
+    def post(path: str, **fields: object) -> str:
+        answer = member.admin.post(path, fields)
+        assert answer.status_code == 200, answer.content
+        return str(answer.json().get("id"))
+
+    post(f"{project}/rate_limits/rl-{MODEL}", max_requests_per_1_minute=5)
+    post(f"{project}/model_permissions", mode="allow_list", model_ids=[MODEL])
+    return {
+        "project_id": member.project.wire_id,
+        "user_id": post(f"{project}/users", user_id=newest, role="member"),
+        "admin_key_id": post("/v1/organization/admin_api_keys", name="second"),
+        "project_key_id": post(f"{project}/api_keys", name="second"),
+        "service_account_id": post(f"{project}/service_accounts", name="robot"),
+        "invite_id": post(
+            "/v1/organization/invites",
+            email=f"guest-of-{member.organization.id.hex}@example.com",
+            role="viewer",
+            projects=[{"id": member.project.wire_id, "role": "member"}],
+        ),
+    }
 
 
 def _make_webhooks(member: Member, batch_id: str) -> tuple[str, str]:

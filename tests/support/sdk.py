@@ -9,7 +9,7 @@ from tests.support.server import Server
 
 
 def sdk(server: Server, member: Member, **options: Any) -> OpenAI:
-    """A client with the member's project key; close it with ``with``."""
+    """A client with the member's project and admin keys; close it with ``with``."""
     return OpenAI(**_options(server, member, options))
 
 
@@ -21,6 +21,7 @@ def async_sdk(server: Server, member: Member, **options: Any) -> AsyncOpenAI:
 def _options(server: Server, member: Member, options: dict[str, Any]) -> dict[str, Any]:
     return {
         "api_key": member.token,
+        "admin_api_key": member.admin_token,
         "base_url": server.base_url,
         "max_retries": 0,
         "timeout": 30,

@@ -1,14 +1,18 @@
 """A stranger is told the same about Alice's objects as about objects that never existed, and changes nothing."""
 
 import re
+import time
 from typing import Any
 from uuid import UUID
 
 import pytest
 
+from catalog.models import BaseModel
 from common.ids import uuid7
 from common.money import NANOS_PER_USD
+from metering.models import UsageEvent
 from tenants.models import Project
+from tenants.permissions import ADMIN, OPERATIONS
 from tenants.scope import tenant_scope
 from tenants.services import create_api_key
 from tests.support.blobs import blobs
@@ -27,6 +31,13 @@ TENANT_OBJECTS = {
     "delivery_id": ("whd_", "delivery_id"),
     "upload_id": ("upload_", "upload_id"),
     "part_id": ("part_", "part_id"),
+    "project_id": ("proj_", "project_id"),
+    "user_id": ("user-", "user_id"),
+    "key_id": ("key_", "admin_key_id"),
+    "api_key_id": ("key_", "project_key_id"),
+    "service_account_id": ("svc_acct_", "service_account_id"),
+    "invite_id": ("invite-", "invite_id"),
+    "rate_limit_id": ("rl-", "rate_limit_id"),
 }
 """Parameter of a route -> prefix of its ids, and which of Alice's objects stands for it."""
 ENDED = {"/v1/batches/<str:batch_id>/retry": {"batch_id": "finished_batch_id"}}
@@ -36,16 +47,39 @@ SHARED_OBJECTS = {"name"}
 
 _PARAMETER = re.compile(r"<\w+:(\w+)>")
 ID_ROUTES = [
-    (method, path)
-    for method, path, _ in public_operations()
+    (method, path, OPERATIONS[operation].key_kind == ADMIN)
+    for method, path, operation in public_operations()
     if set(_PARAMETER.findall(path)) - SHARED_OBJECTS
-]  # fmt: skip
+]
+ADMINISTRATION = [
+    "/v1/organization/admin_api_keys",
+    "/v1/organization/audit_logs",
+    "/v1/organization/invites",
+    "/v1/organization/projects",
+    "/v1/organization/users",
+    "/v1/whoami",
+]
+"""Lists of an organisation, for its admin keys."""
+COUNTS = [
+    "/v1/organization/costs",
+    "/v1/organization/usage/completions",
+    "/v1/organization/usage/embeddings",
+]
+"""Its sums, since some time."""
 LISTS = ["/v1/files", "/v1/batches", "/v1/webhook_endpoints"]
 TEST_OF_A_WEBHOOK = "/v1/webhook_endpoints/<str:webhook_endpoint_id>/test"
 COMPLETION = "/v1/uploads/<str:upload_id>/complete"
+PROJECT_PATH = "/v1/organization/projects/<str:project_id>"
 BODIES = {
     TEST_OF_A_WEBHOOK: '{"event_type": "batch.completed"}',
     COMPLETION: '{"part_ids": ["<str:part_id>"]}',
+    PROJECT_PATH: '{"name": "Another"}',
+    f"{PROJECT_PATH}/users": '{"email": "alice@example.com", "role": "member"}',
+    f"{PROJECT_PATH}/users/<str:user_id>": '{"role": "owner"}',
+    f"{PROJECT_PATH}/service_accounts": '{"name": "Another"}',
+    f"{PROJECT_PATH}/api_keys": '{"name": "Another"}',
+    f"{PROJECT_PATH}/model_permissions": '{"mode": "deny_list", "model_ids": []}',
+    "/v1/organization/users/<str:user_id>": '{"role": "viewer"}',
 }
 """What a route needs before it looks for its object, with ids as in paths; the others are called without a body."""
 FORMS = {"/v1/uploads/<str:upload_id>/parts": form(file(b"x", name="data"))}
@@ -92,19 +126,21 @@ def test_every_parameter_of_every_route_is_known() -> None:
     assert len(ID_ROUTES) >= 5
 
 
-@pytest.mark.parametrize(("method", "path"), ID_ROUTES)
+@pytest.mark.parametrize(("method", "path", "is_admin"), ID_ROUTES)
 def test_a_stranger_and_another_project_get_not_found(
-    cast: Cast, everything: Everything, method: str, path: str
+    cast: Cast, everything: Everything, method: str, path: str, is_admin: bool
 ) -> None:
     neighbour = other_project(cast.alice)
+    strangers = [cast.charlie.admin] if is_admin else [cast.charlie.client, neighbour]
     before = rows_of(cast.alice.organization.id), rows_of(cast.charlie.organization.id)
-    for stranger in (cast.charlie.client, neighbour):
+    for stranger in strangers:
         refused = call(stranger, method, path, ids_of(everything, path))
         assert refused == call(stranger, method, path, ghosts())
         assert refused[0] == 404
         assert '"code":"not_found"' in refused[1]
     assert (rows_of(cast.alice.organization.id), rows_of(cast.charlie.organization.id)) == before
-    status, body, _ = call(cast.alice.client, method, path, ids_of(everything, path))
+    alice = cast.alice.admin if is_admin else cast.alice.client
+    status, body, _ = call(alice, method, path, ids_of(everything, path))
     assert (status, path in REFUSED_TO_ALICE) in ((200, False), (400, True))
     assert REFUSED_TO_ALICE.get(path, "") in body
 
@@ -138,7 +174,34 @@ def test_the_books_are_ones_own_alone(cast: Cast, everything: Everything) -> Non
 
 def test_every_list_is_in_the_test_of_lists() -> None:
     plain = {path for method, path, _ in public_operations() if method == "GET" and "<" not in path}
-    assert plain == {*LISTS, *BOOKS, "/v1/models", "/v1/webhook_event_types"}
+    ours = {"/v1/models", "/v1/webhook_event_types", "/v1/organization/roles"}
+    assert plain == {*LISTS, *BOOKS, *ADMINISTRATION, *COUNTS, *ours}
+
+
+def test_administration_shows_ones_own_alone(cast: Cast, everything: Everything) -> None:
+    rows = " ".join(row for table in rows_of(cast.alice.organization.id).values() for row in table)
+    ids = {text.replace("-", "") for text in re.findall(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", rows)}
+    shared = {text for text in ids if text in str(BaseModel.objects.values_list("id", flat=True))}
+    since = f"?start_time={int(time.time()) - 86_400}"
+    for path in [*ADMINISTRATION, *(f"{path}{since}" for path in COUNTS)]:
+        answer = cast.charlie.admin.get(path)
+        text = answer.content.decode()
+        assert answer.status_code == 200
+        assert [value for value in ids - shared if value in text] == []
+        assert "alice" not in text.lower()
+    for path in ADMINISTRATION:
+        assert cast.alice.admin.get(path).json() != cast.charlie.admin.get(path).json()
+
+
+def test_a_strangers_ids_narrow_usage_to_nothing(cast: Cast, everything: Everything) -> None:
+    with tenant_scope(cast.alice.organization.id):
+        used = UsageEvent.objects.select_related("project", "api_key").get()
+    since = f"start_time={int(time.time()) - 86_400}"
+    for path in COUNTS[:2]:
+        for narrow in (f"project_ids[]={used.project.wire_id}", f"api_key_ids[]={used.api_key.wire_id}"):
+            for client, is_empty in ((cast.alice.admin, False), (cast.charlie.admin, True)):
+                page = client.get(f"{path}?{since}&{narrow}").json()
+                assert all(bucket["results"] == [] for bucket in page["data"]) == is_empty
 
 
 def test_a_strangers_file_cannot_be_the_input_of_a_batch(cast: Cast, everything: Everything) -> None:

@@ -1,15 +1,25 @@
 """The permission table, operation by operation; and what roles grant."""
 
 import re
+from importlib import import_module
 
 import pytest
 
 from common.ids import uuid7
-from tenants.models import Role
-from tenants.permissions import ADMIN, ADMIN_SCOPES, ALL_SCOPES, OPERATIONS, PROJECT_SCOPES, ROLE_SCOPES
+from tenants.models import ApiKey, ProjectRole, Role
+from tenants.permissions import (
+    ADMIN,
+    ADMIN_SCOPES,
+    ALL_SCOPES,
+    OPERATIONS,
+    PROJECT_ROLE_SCOPES,
+    PROJECT_SCOPES,
+    ROLE_SCOPES,
+)
 from tenants.services import create_admin_key, create_api_key
 from tests.support.blobs import blobs
 from tests.support.cast import ApiClient, Cast
+from tests.support.facts import change
 from tests.support.routes import public_operations
 from tests.support.tables import rows_of
 
@@ -20,6 +30,7 @@ CALLS = [
         name,
     )
     for method, path, name in public_operations()
+    if OPERATIONS[name].scope is not None
 ]
 IDS = [f"{method} {name}" for method, _, name in CALLS]
 
@@ -40,6 +51,7 @@ def test_an_operation_takes_a_key_of_its_kind_with_its_scope(
     cast: Cast, method: str, path: str, operation: str
 ) -> None:
     kind, scope = OPERATIONS[operation].key_kind, OPERATIONS[operation].scope
+    assert scope is not None
     client = client_with(cast, (ADMIN_SCOPES if kind == ADMIN else PROJECT_SCOPES) - {scope})
     before = rows_of(cast.alice.organization.id)
     answer = client.call(method, path, content_type="application/json")
@@ -77,12 +89,32 @@ def test_roles_differ_as_their_names_say() -> None:
     assert ROLE_SCOPES[Role.OWNER] == ALL_SCOPES
     assert ROLE_SCOPES[Role.ADMIN] == ALL_SCOPES
     assert ROLE_SCOPES[Role.DEVELOPER] == PROJECT_SCOPES
-    assert ROLE_SCOPES[Role.BILLING] == {"organization.read", "billing.read"}
+    assert ROLE_SCOPES[Role.BILLING] == {"billing.read", "usage.read", "projects.read"}
     assert ROLE_SCOPES[Role.VIEWER] == {
-        "files.read", "models.read", "batches.read", "webhooks.read", "organization.read", "billing.read",
+        "files.read", "models.read", "batches.read", "webhooks.read", "keys.read", "members.read", "projects.read",
+        "audit.read", "usage.read", "billing.read",
     }  # fmt: skip
+
+
+def test_whoever_takes_part_in_a_project_works_there() -> None:
+    assert dict.fromkeys(ProjectRole, PROJECT_SCOPES) == PROJECT_ROLE_SCOPES
 
 
 @pytest.mark.parametrize("role", [Role.VIEWER, Role.BILLING])
 def test_who_only_looks_changes_nothing(role: Role) -> None:
     assert {scope.rpartition(".")[2] for scope in ROLE_SCOPES[role]} == {"read"}
+
+
+def test_admin_keys_of_before_the_scopes_were_split_keep_what_they_could(cast: Cast) -> None:
+    for member, scopes in (
+        (cast.alice, ["billing.read", "organization.read", "organization.write"]),
+        (cast.charlie, ["organization.read"]),
+    ):
+        statement = "UPDATE tenants_apikey SET scopes = %s WHERE kind = 'admin' AND organization_id = %s"
+        assert change(statement, scopes, member.organization.id) == 1
+    convert = import_module("tenants.migrations.0008_admin_scopes").Migration.operations[0].sql
+    assert [change(convert), change(convert)] == [2, 0]
+    now = dict(ApiKey.all_tenants.filter(kind=ADMIN).values_list("organization_id", "scopes"))
+    assert now[cast.alice.organization.id] == sorted(ADMIN_SCOPES)
+    reading = {scope for scope in ADMIN_SCOPES if scope.endswith(".read")}
+    assert now[cast.charlie.organization.id] == sorted(reading - {"billing.read"})

@@ -35,7 +35,7 @@ def test_a_key_is_revoked_once(cast: Cast) -> None:
     assert (event.actor, event.subject) == ("key_1", issued.key.wire_id)
 
 
-@pytest.mark.parametrize("scopes", [{"files.fly"}, {"organization.read"}, {"files.read", "root"}, set()])
+@pytest.mark.parametrize("scopes", [{"files.fly"}, {"keys.read"}, {"files.read", "root"}, set()])
 def test_a_project_key_has_no_scopes_of_another_kind(cast: Cast, scopes: set[str]) -> None:
     before = rows_of(cast.alice.organization.id)
     with pytest.raises(HoneError, match="A project key takes scopes of") as caught:

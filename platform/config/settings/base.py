@@ -43,6 +43,14 @@ def networks(name: str) -> tuple[IPv4Network | IPv6Network, ...]:
         raise environ.ImproperlyConfigured(f"{name} must be a list of networks: {error}") from error
 
 
+def limit(name: str, *, default: int) -> int:
+    """At least one of something, and no more than a BIGINT counts."""
+    number = env.int(name, default=default)
+    if not 1 <= number < 2**63:
+        raise environ.ImproperlyConfigured(f"{name} must be a whole number of at least 1, not {number}")
+    return int(number)
+
+
 DEBUG = False
 SECRET_KEY = env.str("SECRET_KEY")
 KEY_PEPPER = bytes.fromhex(env.str("KEY_PEPPER"))
@@ -186,6 +194,7 @@ CELERY_BEAT_SCHEDULE = {
     "forget-old-requests": {"task": "tenants.tasks.forget_old", "schedule": schedule(timedelta(hours=1))},
     "send-emails": {"task": "accounts.tasks.send_emails", "schedule": schedule(timedelta(seconds=5))},
     "forget-ended-sessions": {"task": "accounts.tasks.forget_sessions", "schedule": schedule(timedelta(hours=1))},
+    "send-invites": {"task": "tenants.tasks.send_invites", "schedule": schedule(timedelta(seconds=5))},
     "send-webhooks": {"task": "notifications.tasks.send_due", "schedule": schedule(timedelta(seconds=5))},
     "delete-old-webhook-events": {"task": "notifications.tasks.delete_old", "schedule": schedule(timedelta(hours=1))},
     "delete-expired-files": {"task": "files.tasks.delete_expired", "schedule": schedule(timedelta(minutes=5))},
@@ -235,6 +244,17 @@ WEBHOOK_RETENTION_DAYS = env.int("HONE_WEBHOOK_RETENTION_DAYS", default=30)
 """Events and delivery logs are kept so long, and in any case until the last attempt; 0 is for ever."""
 WEBHOOK_ALLOW_PRIVATE = switch("HONE_WEBHOOK_ALLOW_PRIVATE", default=False)
 """Lets webhooks go to http:// and to addresses inside this network: for development and tests alone."""
+
+# What a project may ask of one model; its own limits are lower or these (API: rate limits of projects).
+LIMIT_REQUESTS_PER_MINUTE = limit("HONE_LIMIT_REQUESTS_PER_MINUTE", default=10_000)
+LIMIT_TOKENS_PER_MINUTE = limit("HONE_LIMIT_TOKENS_PER_MINUTE", default=2_000_000)
+LIMIT_BATCH_INPUT_TOKENS = limit("HONE_LIMIT_BATCH_INPUT_TOKENS", default=1_000_000_000)
+"""Of all its batch requests that wait or run, estimated."""
+
+# Where mail goes: smtp+tls://user:password@host:port and the like; by default (not in production) to standard output.
+vars().update(env.email_url("EMAIL_URL", default="consolemail://"))
+EMAIL_TIMEOUT = 10
+DEFAULT_FROM_EMAIL = env.str("EMAIL_FROM", default="hone@localhost")
 
 # For how many days finished work is kept (infra/docs/retention.md).
 BATCH_ROW_RETENTION_DAYS = days("HONE_BATCH_ROW_RETENTION_DAYS", default=90)

@@ -56,6 +56,8 @@ def test_a_missing_value_stops_the_start(load: Load, name: str) -> None:
         ("HONE_FILE_MAX_BYTES", "many"), ("SECURE_SSL_REDIRECT", ""), ("SECURE_SSL_REDIRECT", "ture"),
         ("LOG_JSON", "1"), ("HONE_BATCH_ROW_RETENTION_DAYS", "-1"), ("HONE_BATCH_ROW_RETENTION_DAYS", "36501"),
         ("HONE_SIGNUP_CREDIT_USD", "-1"), ("HONE_SIGNUP_CREDIT_USD", "a lot"), ("EMAIL_URL", "mail.example.com"),
+        ("HONE_LIMIT_REQUESTS_PER_MINUTE", "0"), ("HONE_LIMIT_BATCH_INPUT_TOKENS", "-1"),
+        ("HONE_LIMIT_TOKENS_PER_MINUTE", str(2**63)), ("EMAIL_URL", "pigeon://roof"),
         ("HONE_DELETED_FILE_RETENTION_DAYS", "a month"), ("HONE_DELETED_FILE_RETENTION_DAYS", "0.5"),
         ("HONE_TRUSTED_PROXIES", "10.0.0.0/8,proxy"), ("HONE_TRUSTED_PROXIES", "10.0.0.1/8"),
         ("HONE_KEY_CACHE_SECONDS", "-1"), ("HONE_KEY_CACHE_SECONDS", "3601"), ("HONE_KEY_CACHE_SECONDS", "nan"),

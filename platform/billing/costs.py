@@ -1,0 +1,58 @@
+"""What work has cost, by day: the tokens of usage events at the prices that they were counted with."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from django.db import connection
+
+from metering.buckets import Span
+from metering.selectors import BUCKET, FROM_EVENTS, GROUPS, UsageFilter, named_group
+
+COST_GROUPS = ("project_id", "user_id", "line_item", "api_key_id")
+
+# A line item is one kind of tokens of one model, online or in batches. Cost is linear in tokens (metering.cost_of),
+# so the items of an event add up to what it cost.
+_LINE_ITEM = "event.model || CASE WHEN event.job <> '' THEN ', batch' ELSE '' END || ', ' || item.name"
+_ITEMS = f"""
+FROM (SELECT event.*, key.created_by_id {FROM_EVENTS}) event
+JOIN catalog_price price ON price.id = event.price_id
+CROSS JOIN LATERAL (VALUES
+    ('input_tokens', event.input_tokens - event.cached_tokens, price.input_nanos),
+    ('cached_input_tokens', event.cached_tokens, price.cached_input_nanos),
+    ('output_tokens', event.output_tokens, price.output_nanos)
+) AS item (name, tokens, nanos)
+WHERE item.tokens > 0 AND (%(line_items)s::text[] IS NULL OR {_LINE_ITEM} = ANY (%(line_items)s::text[]))
+"""  # expressions of our own
+
+
+@dataclass(frozen=True)
+class CostSum:
+    """One group of one bucket."""
+
+    bucket: int
+    group: dict[str, Any]
+    tokens: int
+    nanos: int
+
+
+def costs_by_bucket(
+    *, organization_id: UUID, span: Span, wanted: UsageFilter, line_items: Sequence[str], group_by: Sequence[str]
+) -> list[CostSum]:
+    """Sums of a page's buckets in order, of those with costs. Call inside the scope."""
+    expressions = GROUPS | {"line_item": _LINE_ITEM, "user_id": "event.created_by_id"}
+    groups = [expressions[name] for name in group_by]
+    keys = ", ".join(str(number) for number in range(1, len(groups) + 2))
+    columns = ", ".join([BUCKET, *groups])
+    parameters = wanted.parameters(organization_id=organization_id, span=span)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""
+            SELECT {columns}, sum(item.tokens), sum(item.tokens * item.nanos)
+            {_ITEMS} GROUP BY {keys} ORDER BY {keys}
+            """,  # expressions of our own
+            {**parameters, "line_items": list(line_items) or None},
+        )
+        rows = cursor.fetchall()
+    return [CostSum(row[0], named_group(group_by, row[1:-2]), int(row[-2]), int(row[-1])) for row in rows]

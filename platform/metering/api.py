@@ -1,0 +1,98 @@
+"""``/v1/organization/usage``."""
+
+from typing import Any, ClassVar
+
+from django.http import QueryDict
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from common import query as read
+from metering.buckets import WIDTHS, read_span, render_page
+from metering.models import UsageEvent
+from metering.selectors import UsageFilter, UsageSum, usage_by_bucket
+from tenants.access import TenantAPIView
+from tenants.scope import tenant_scope
+
+COMPLETION_GROUPS = ("project_id", "user_id", "api_key_id", "model", "batch")
+EMBEDDING_GROUPS = ("project_id", "user_id", "api_key_id", "model")
+
+
+def render_completions(found: UsageSum) -> dict[str, Any]:
+    """The wire object; what was not grouped by is null."""
+    return {
+        "object": "organization.usage.completions.result",
+        **dict.fromkeys(COMPLETION_GROUPS),
+        **found.group,
+        "num_model_requests": found.requests,
+        "input_tokens": found.input_tokens,
+        "input_cached_tokens": found.cached_tokens,
+        "input_uncached_tokens": found.input_tokens - found.cached_tokens,
+        "output_tokens": found.output_tokens,
+    }
+
+
+def render_embeddings(found: UsageSum) -> dict[str, Any]:
+    """The wire object."""
+    return {
+        "object": "organization.usage.embeddings.result",
+        **dict.fromkeys(EMBEDDING_GROUPS),
+        **found.group,
+        "num_model_requests": found.requests,
+        "input_tokens": found.input_tokens,
+    }
+
+
+class UsageView(TenantAPIView):
+    """What the usage views share."""
+
+    def page(
+        self,
+        request: Request,
+        operation: UsageEvent.Operation,
+        groups: tuple[str, ...],
+        render: Any,
+    ) -> Response:
+        """One page of buckets."""
+        query = request.query_params
+        span = read_span(query, widths=tuple(WIDTHS))
+        group_by = read.choices(query, "group_by", groups)
+        wanted = _usage_filter(query, operation)
+        with tenant_scope(self.principal.organization_id):
+            sums = usage_by_bucket(
+                organization_id=self.principal.organization_id, span=span, wanted=wanted, group_by=group_by
+            )
+        results: dict[int, list[dict[str, Any]]] = {}
+        for found in sums:
+            results.setdefault(found.bucket, []).append(render(found))
+        return Response(render_page(span, results))
+
+
+class CompletionsUsageView(UsageView):
+    """Usage of completions, chat and plain."""
+
+    operations: ClassVar = {"GET": "usage.completions"}
+
+    def get(self, request: Request) -> Response:
+        """One page of buckets."""
+        return self.page(request, UsageEvent.Operation.COMPLETIONS, COMPLETION_GROUPS, render_completions)
+
+
+class EmbeddingsUsageView(UsageView):
+    """Usage of embeddings."""
+
+    operations: ClassVar = {"GET": "usage.embeddings"}
+
+    def get(self, request: Request) -> Response:
+        """One page of buckets."""
+        return self.page(request, UsageEvent.Operation.EMBEDDINGS, EMBEDDING_GROUPS, render_embeddings)
+
+
+def _usage_filter(query: QueryDict, operation: UsageEvent.Operation) -> UsageFilter:
+    return UsageFilter(
+        operation=operation,
+        project_ids=read.texts(query, "project_ids"),
+        api_key_ids=read.texts(query, "api_key_ids"),
+        user_ids=read.texts(query, "user_ids"),
+        models=read.texts(query, "models"),
+        batch=read.flag(query, "batch"),
+    )
