@@ -1,5 +1,6 @@
 """``/v1/organization/usage``."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from django.http import QueryDict
@@ -50,7 +51,7 @@ class UsageView(TenantAPIView):
         request: Request,
         operation: UsageEvent.Operation,
         groups: tuple[str, ...],
-        render: Any,
+        render: Callable[[UsageSum], dict[str, Any]],
     ) -> Response:
         """One page of buckets."""
         query = request.query_params

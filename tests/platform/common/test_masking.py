@@ -22,6 +22,7 @@ PUBLIC, SECRET = "0123456789abcdef", "f" * 64
         (f"hone_sk_{SECRET}", "hone_sk_***"),
         (f"hone_sk_{PUBLIC}_{SECRET[:3]}", f"hone_sk_{PUBLIC}***"),
         (f"hone_sk_a_{SECRET} hone_sk_b-{SECRET}", "hone_sk_*** hone_sk_***"),
+        (f"token: hone_iv_{PUBLIC}{PUBLIC}_{SECRET}.", "token: hone_iv_***."),
         ("whsec_Ab+/9-_=, then", "whsec_***, then"),
         ("/v1/webhook_endpoints/whsec_Ab%2B%2F9%3D/test", "/v1/webhook_endpoints/whsec_***"),
         ("role hone_app, file hone_skeleton, hone_sk", "role hone_app, file hone_skeleton, hone_sk"),
