@@ -11,7 +11,7 @@ from tenants.rls import protect
 class Migration(migrations.Migration):
     dependencies = [
         ("catalog", "0002_only_the_system_writes"),
-        ("tenants", "0007_administration"),
+        ("tenants", "0010_administration"),
     ]
 
     operations = [

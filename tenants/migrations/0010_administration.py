@@ -10,7 +10,7 @@ from tenants.rls import bind, protect
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("tenants", "0006_deleted_organizations"),
+        ("tenants", "0009_key_networks_and_rotation"),
     ]
 
     operations = [

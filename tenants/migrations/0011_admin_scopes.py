@@ -8,7 +8,7 @@ from django.db import migrations
 class Migration(migrations.Migration):
     """Gives existing admin keys what they had, under the new names."""
 
-    dependencies: ClassVar = [("tenants", "0007_administration")]
+    dependencies: ClassVar = [("tenants", "0010_administration")]
     operations: ClassVar = [
         migrations.RunSQL(
             """
