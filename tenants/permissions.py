@@ -103,7 +103,7 @@ OPERATIONS: dict[str, Permission] = {
     "costs.list": Permission(ADMIN, "billing.read"),
 }
 
-PERSON_OPERATIONS = frozenset({"organizations.create", "organizations.list"})
+PERSON_OPERATIONS = frozenset({"organizations.create", "organizations.list", "invites.accept"})
 """What everybody who is signed in may do, a member of something or not."""
 
 

@@ -1,4 +1,4 @@
-"""``/v1/organizations``; ``/v1/organization/balance``, ``ledger`` and ``costs``; ``/v1/whoami``, with the budget too."""
+"""``/v1/organizations``; ``/v1/organization/balance``, ``ledger`` and ``costs``; ``/v1/whoami``."""
 
 from typing import Any, ClassVar
 

@@ -12,6 +12,7 @@ import metering.urls
 import notifications.urls
 import tenants.urls
 from common import health, http
+from tenants.person_api import AcceptInviteView
 
 urlpatterns = [
     path("healthz", health.alive),
@@ -27,6 +28,7 @@ urlpatterns = [
                 *batches.urls.urlpatterns,
                 *metering.urls.urlpatterns,
                 *billing.urls.urlpatterns,
+                path("invites/accept", AcceptInviteView.as_view()),
             ]
         ),
     ),

@@ -46,7 +46,8 @@ EXTRA_MODULES = {
     # The edge and the two walls, which every other app imports by these names; what a process knows of keys.
     "tenants": {
         "access", "audit", "idempotency", "invites", "issuing", "key_cache", "key_link", "keys", "known_keys",
-        "members", "networks", "permissions", "projects", "projects_api", "rls", "scope", "service_accounts", "wire",
+        "members", "networks", "permissions", "person_api", "projects", "projects_api", "rls", "scope",
+        "service_accounts", "wire",
     },  # fmt: skip
     "accounts": {"adapters", "emails", "sessions"},
     "metering": {"buckets"},
