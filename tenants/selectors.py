@@ -207,8 +207,10 @@ def _read(public_id: str) -> RememberedKey | None:
 
 
 def _live_keys() -> QuerySet[ApiKey]:
-    # Not joined: who has left the organisation is behind the wall, which is no reason to lose the key.
-    return ApiKey.objects.filter(revoked_at=None).prefetch_related("created_by", "service_account")
+    # Not joined: who has left the organisation is behind the wall, which is no reason to lose the key. What members do
+    # while they are signed in is booked under keys that open nothing: those are no one's concern.
+    keys = ApiKey.objects.filter(revoked_at=None).exclude(kind=ApiKey.Kind.SESSION)
+    return keys.prefetch_related("created_by", "service_account")
 
 
 def _one(

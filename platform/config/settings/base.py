@@ -134,6 +134,7 @@ MFA_ADAPTER = "accounts.adapters.MFAAdapter"
 MFA_TOTP_ISSUER = "Hone"
 ALLAUTH_TRUSTED_PROXY_COUNT = env.int("HONE_TRUSTED_PROXY_COUNT", default=0)
 """How many proxies of ours append to X-Forwarded-For: attempts are counted by the client's address."""
+# Where mail goes: smtp+tls://user:password@host:port and the like.
 vars().update(env.email_url("EMAIL_URL"))
 EMAIL_TIMEOUT = 10
 DEFAULT_FROM_EMAIL = env.str("HONE_EMAIL_FROM", default="Hone <hone@localhost>")
@@ -250,11 +251,6 @@ LIMIT_REQUESTS_PER_MINUTE = limit("HONE_LIMIT_REQUESTS_PER_MINUTE", default=10_0
 LIMIT_TOKENS_PER_MINUTE = limit("HONE_LIMIT_TOKENS_PER_MINUTE", default=2_000_000)
 LIMIT_BATCH_INPUT_TOKENS = limit("HONE_LIMIT_BATCH_INPUT_TOKENS", default=1_000_000_000)
 """Of all its batch requests that wait or run, estimated."""
-
-# Where mail goes: smtp+tls://user:password@host:port and the like; by default (not in production) to standard output.
-vars().update(env.email_url("EMAIL_URL", default="consolemail://"))
-EMAIL_TIMEOUT = 10
-DEFAULT_FROM_EMAIL = env.str("EMAIL_FROM", default="hone@localhost")
 
 # For how many days finished work is kept (infra/docs/retention.md).
 BATCH_ROW_RETENTION_DAYS = days("HONE_BATCH_ROW_RETENTION_DAYS", default=90)

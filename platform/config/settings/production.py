@@ -3,8 +3,6 @@
 from config.settings.base import *  # noqa: F403
 from config.settings.base import env, switch
 
-# Mail carries tokens, which standard output would put into a log.
-vars().update(env.email_url("EMAIL_URL"))
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS")
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 SECURE_HSTS_SECONDS = env.int("SECURE_HSTS_SECONDS", default=31_536_000)
