@@ -64,7 +64,7 @@ EXTRA_MODULES = {
         "scope",
         "service_accounts",
         "wire",
-    },  # fmt: skip
+    },
     "accounts": {"adapters", "emails", "sessions"},
     "metering": {"buckets"},
     "notifications": {"delivery", "signing", "transport"},
