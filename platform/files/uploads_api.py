@@ -15,7 +15,6 @@ from common.storage import IncomingBlob
 from files.api import ExpiresAfterSerializer, read_filename, read_purpose, show_file
 from files.models import Upload, UploadPart
 from files.multipart import receive
-from files.selectors import get_upload, require_pending
 from files.services import NewFile
 from files.uploads import MAX_PARTS, Completion, add_part, cancel_upload, complete_upload, create_upload
 from tenants.access import TenantAPIView
@@ -103,9 +102,10 @@ class UploadPartListView(TenantAPIView):
     operations: ClassVar = {"POST": "uploads.add_part"}
 
     def post(self, request: Request, upload_id: str) -> Response:
-        """Stream them to the storage; what nobody waits for is not even read."""
-        with tenant_scope(self.principal.organization_id):
-            require_pending(get_upload(project=self.project, wire_id=upload_id))
+        """Stream them to the storage, and only then ask whether anybody waits for them.
+
+        Refused earlier, while the client is still sending, it would see a broken connection instead of the reason.
+        """
         with IncomingBlob(max_bytes=settings.UPLOAD_PART_MAX_BYTES, param="data") as blob:
             fields = receive(request, blob, file_field="data").fields
             if fields:
