@@ -12,6 +12,7 @@ from accounts.models import User
 from common.ids import from_wire, to_wire
 from common.query import MAX_SECONDS
 from tenants.models import ApiKey, AuditEvent, Membership, Project, ServiceAccount
+from tenants.selectors import owners
 
 EVENT_TYPES = {
     "api_key.created": "api_key.created",
@@ -93,7 +94,7 @@ def audit_events(*, wanted: AuditFilter) -> QuerySet[AuditEvent]:
 def actors_of(*, events: Sequence[AuditEvent]) -> Actors:
     """What can be said about the actors and projects of these rows. Call inside the scope."""
     names = {event.actor for event in events}
-    keys = ApiKey.objects.filter(id__in=_ids(ApiKey.ID_PREFIX, names)).prefetch_related("created_by")
+    keys = ApiKey.objects.filter(id__in=_ids(ApiKey.ID_PREFIX, names)).prefetch_related(owners())
     users = User.objects.filter(id__in=_ids(User.ID_PREFIX, names))
     projects = Project.objects.filter(id__in=_ids(Project.ID_PREFIX, {event.project for event in events}))
     return Actors(

@@ -15,7 +15,7 @@ from tenants.models import ApiKey, Membership
 from tenants.permissions import PROJECT_SCOPES
 from tenants.projects import lock_active_project
 from tenants.scope import tenant_scope
-from tenants.selectors import get_key_of, get_project, live_admin_keys, live_project_keys
+from tenants.selectors import get_key_of, get_project, live_admin_keys, live_project_keys, owners
 from tenants.services import IssuedKey, create_admin_key, create_api_key, known_scopes, record, revoke_key
 
 
@@ -106,7 +106,7 @@ def issue_again(*, key: ApiKey, request: CreateRequest, actor: str) -> IssuedKey
 
     Only a retry, whose answer has been lost, and only before the key was used; ``conflict`` otherwise.
     """
-    keys = ApiKey.objects.prefetch_related("created_by", "service_account")
+    keys = ApiKey.objects.prefetch_related(owners(), "service_account")
     locked = keys.select_for_update(no_key=True).get(id=key.id)
     if not request.is_retry or locked.last_used_at is not None or locked.revoked_at is not None:
         raise HoneError(

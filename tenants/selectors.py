@@ -7,10 +7,11 @@ Inside the scope, but for what the edge asks before there is one: those say that
 
 from collections.abc import Collection, Sequence
 from time import monotonic
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
-from django.db.models import Exists, Model, OuterRef, Q, QuerySet
+from django.db import DEFAULT_DB_ALIAS
+from django.db.models import Exists, Model, OuterRef, Prefetch, Q, QuerySet
 from django.db.models.functions import Now
 
 from accounts.models import User
@@ -150,6 +151,11 @@ def get_service_account(*, project: Project, wire_id: str, lock: bool = False) -
     return _one(found, "service account", prefix, wire_id, lock=lock, param="service_account_id")
 
 
+def owners() -> Any:
+    """Of keys, the people who own them, as the tenant may see them: whoever has left is behind the wall."""
+    return Prefetch("created_by", queryset=User.objects.using(DEFAULT_DB_ALIAS))
+
+
 def live_admin_keys() -> QuerySet[ApiKey]:
     """Admin keys that nobody has ended, expired ones included, with their owners."""
     return _live_keys().filter(kind=ApiKey.Kind.ADMIN)
@@ -210,7 +216,7 @@ def _live_keys() -> QuerySet[ApiKey]:
     # Not joined: who has left the organisation is behind the wall, which is no reason to lose the key. What members do
     # while they are signed in is booked under keys that open nothing: those are no one's concern.
     keys = ApiKey.objects.filter(revoked_at=None).exclude(kind=ApiKey.Kind.SESSION)
-    return keys.prefetch_related("created_by", "service_account")
+    return keys.prefetch_related(owners(), "service_account")
 
 
 def _one(

@@ -112,7 +112,7 @@ def test_admin_keys_of_before_the_scopes_were_split_keep_what_they_could(cast: C
     ):
         statement = "UPDATE tenants_apikey SET scopes = %s WHERE kind = 'admin' AND organization_id = %s"
         assert change(statement, scopes, member.organization.id) == 1
-    convert = import_module("tenants.migrations.0008_admin_scopes").Migration.operations[0].sql
+    convert = import_module("tenants.migrations.0011_admin_scopes").Migration.operations[0].sql
     assert [change(convert), change(convert)] == [2, 0]
     now = dict(ApiKey.all_tenants.filter(kind=ADMIN).values_list("organization_id", "scopes"))
     assert now[cast.alice.organization.id] == sorted(ADMIN_SCOPES)
