@@ -1,13 +1,14 @@
 """How much processor time the parts of a running instance have used."""
 
 import json
+from urllib.parse import urlsplit
 
 import psutil
 
 from infra.dev.instance import Instance
 from infra.dev.run import RECORD_FILE
 
-_SERVERS = {"postgres": "postgres", "valkey-server": "valkey"}
+_SERVERS = {"postgres": "DATABASE_URL", "valkey": "REDIS_URL"}
 
 
 def cpu_seconds(instance: Instance) -> dict[str, float]:
@@ -16,13 +17,18 @@ def cpu_seconds(instance: Instance) -> dict[str, float]:
     used: dict[str, float] = {}
     for name, entry in record["processes"].items():
         program = psutil.Process(entry["pid"])
-        is_agent = name.startswith("agent")
         _add(used, name, program)
         for child in program.children(recursive=True):
-            _add(used, "engine" if is_agent else name, child)
-    for process in psutil.process_iter(["name"]):
-        if process.info["name"] in _SERVERS:
-            _add(used, _SERVERS[process.info["name"]], process)
+            _add(used, "engine" if name.startswith("agent") else name, child)
+    listeners = {
+        entry.laddr.port: entry.pid
+        for entry in psutil.net_connections("tcp")
+        if entry.status == psutil.CONN_LISTEN and entry.laddr
+    }
+    for name, variable in _SERVERS.items():
+        server = psutil.Process(listeners[urlsplit(instance.environment[variable]).port or 0])
+        for process in (server, *server.children(recursive=True)):
+            _add(used, name, process)
     return used
 
 
@@ -36,4 +42,5 @@ def _add(used: dict[str, float], name: str, process: psutil.Process) -> None:
         times = process.cpu_times()
     except psutil.NoSuchProcess:
         return
-    used[name] = used.get(name, 0) + times.user + times.system
+    # Of processes that have ended, too: the servers' connections come and go.
+    used[name] = used.get(name, 0) + times.user + times.system + times.children_user + times.children_system
