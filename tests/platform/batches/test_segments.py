@@ -76,6 +76,7 @@ def test_a_usage_event_keeps_what_is_needed_to_check_the_bill(cast: Cast) -> Non
         "organization_id": str(cast.alice.organization.id),
         "project_id": str(cast.alice.project.id),
         "api_key_id": str(query_owner("SELECT api_key_id FROM batches_batch")[0][0]),
+        "operation": "completions",
         "job": batch["id"],
         "model": MODEL,
         "requests": 2,
