@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.db.models import Count, Min, Q, Sum
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from batches.models import Batch, Segment, Shard
@@ -44,7 +45,7 @@ def progress_of(*, batch: Batch) -> Progress:
     models = set(waiting.values_list("model", flat=True).distinct())
     if not models & ready_models():
         return Progress(waiting_reason="no_node")
-    if not waiting.filter(lease__not_before__lte=timezone.now()).exists():
+    if not waiting.filter(lease__not_before__lte=Now()).exists():
         return Progress(waiting_reason="retrying")
     return Progress(waiting_reason="queued", queue_position=_queue_position(batch, models))
 

@@ -67,6 +67,7 @@ COUNTS = [
 ]
 """Its sums, since some time."""
 LISTS = ["/v1/files", "/v1/batches", "/v1/webhook_endpoints"]
+"""Of a project."""
 TEST_OF_A_WEBHOOK = "/v1/webhook_endpoints/<str:webhook_endpoint_id>/test"
 COMPLETION = "/v1/uploads/<str:upload_id>/complete"
 PROJECT_PATH = "/v1/organization/projects/<str:project_id>"
@@ -86,7 +87,6 @@ FORMS = {"/v1/uploads/<str:upload_id>/parts": form(file(b"x", name="data"))}
 """The same for routes that take a form."""
 REFUSED_TO_ALICE = {TEST_OF_A_WEBHOOK: "webhook_unreachable"}
 """Hers, and yet: nobody listens there."""
-"""Of a project."""
 BOOKS = ["/v1/organization/balance", "/v1/organization/ledger"]
 """Of an organisation, for its admin keys."""
 
