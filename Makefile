@@ -5,6 +5,8 @@ PYTHON ?= python3
 # The worker's dependencies: worker-cpu, or worker-gpu on a machine with NVIDIA GPUs.
 WORKER ?= worker-cpu
 KILLS ?= 100
+# Each with a PostgreSQL and a Valkey of its own.
+TEST_PROCESSES ?= logical --maxprocesses 8
 
 CONTROL := .venv/bin/python
 CONTROL_READY := .venv/.installed
@@ -34,11 +36,12 @@ run: $(CONTROL_READY) $(WORKER_READY)
 demo: $(CONTROL_READY) $(WORKER_READY)
 	@$(CONTROL) -m infra.demo
 
-test: $(CONTROL_READY) $(WORKER_READY)
-	$(CONTROL) -m pytest
+# Those that start the whole product want the machine to themselves.
+test: test-fast
+	$(CONTROL) -m pytest -m "e2e or chaos"
 
 test-fast: $(CONTROL_READY) $(WORKER_READY)
-	$(CONTROL) -m pytest -m "not e2e and not chaos"
+	$(CONTROL) -m pytest -m "not e2e and not chaos" -n $(TEST_PROCESSES) --dist loadfile
 
 chaos: $(CONTROL_READY) $(WORKER_READY)
 	HONE_CHAOS_KILLS=$(KILLS) $(CONTROL) -m pytest -m chaos --timeout 0
