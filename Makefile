@@ -55,6 +55,7 @@ lint: $(CONTROL_READY)
 	$(CONTROL) -m mypy
 	.venv/bin/lint-imports
 	$(CONTROL) -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run --settings config.settings.test
+	$(CONTROL) manage.py spectacular --validate --fail-on-warn --file /dev/null --settings config.settings.test
 
 format: $(CONTROL_READY)
 	$(CONTROL) -m ruff check --fix .

@@ -13,6 +13,7 @@ from rest_framework.views import APIView
 
 from accounts.models import User
 from accounts.selectors import find_person
+from common.contract import Contract
 from common.errors import HoneError, not_found
 from common.http import AnyLengthRequest
 from common.ids import to_wire
@@ -180,6 +181,8 @@ class HoneAPIView(APIView):
     """What all views share. ``operations`` maps each method to its row of the permission table (HEAD is GET)."""
 
     operations: ClassVar[dict[str, str]]
+    contracts: ClassVar[dict[str, Contract]]
+    """What each of these methods promises; views of the internal API promise nothing to customers."""
     http_method_names = ["get", "post", "put", "patch", "delete", "head"]  # noqa: RUF012  # as DRF declares it
 
     def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Request:

@@ -11,6 +11,7 @@ from accounts.models import User
 from common import query as read
 from common.http import parsed
 from common.pagination import page_limit, page_request, paginate, two_way_page_request
+from tenants import contracts
 from tenants.access import TenantAPIView
 from tenants.audit import AuditFilter, actors_of, audit_events, render_audit_event
 from tenants.invites import NewInvite, create_invite, delete_invite
@@ -34,6 +35,7 @@ class AdminKeyListView(TenantAPIView):
     """Create an admin key; list them."""
 
     operations: ClassVar = {"POST": "admin_keys.create", "GET": "admin_keys.list"}
+    contracts: ClassVar = {"POST": contracts.CREATE_ADMIN_KEY, "GET": contracts.LIST_ADMIN_KEYS}
 
     def post(self, request: Request) -> Response:
         """Create; the answer alone shows the value."""
@@ -61,6 +63,7 @@ class AdminKeyView(TenantAPIView):
     """One admin key."""
 
     operations: ClassVar = {"GET": "admin_keys.retrieve", "DELETE": "admin_keys.delete"}
+    contracts: ClassVar = {"GET": contracts.RETRIEVE_ADMIN_KEY, "DELETE": contracts.DELETE_ADMIN_KEY}
 
     def get(self, request: Request, key_id: str) -> Response:
         """The key object."""
@@ -79,6 +82,7 @@ class UserListView(TenantAPIView):
     """The members."""
 
     operations: ClassVar = {"GET": "users.list"}
+    contracts: ClassVar = {"GET": contracts.LIST_USERS}
 
     def get(self, request: Request) -> Response:
         """One page, newest first; ``emails`` narrows it down."""
@@ -93,6 +97,11 @@ class UserView(TenantAPIView):
     """One member."""
 
     operations: ClassVar = {"GET": "users.retrieve", "POST": "users.update", "DELETE": "users.delete"}
+    contracts: ClassVar = {
+        "GET": contracts.RETRIEVE_USER,
+        "POST": contracts.UPDATE_USER,
+        "DELETE": contracts.DELETE_USER,
+    }
 
     def get(self, request: Request, user_id: str) -> Response:
         """The user object."""
@@ -125,6 +134,7 @@ class InviteListView(TenantAPIView):
     """Invite somebody; list invitations."""
 
     operations: ClassVar = {"POST": "invites.create", "GET": "invites.list"}
+    contracts: ClassVar = {"POST": contracts.CREATE_INVITE, "GET": contracts.LIST_INVITES}
 
     def post(self, request: Request) -> Response:
         """Invite; the mail follows."""
@@ -152,6 +162,7 @@ class InviteView(TenantAPIView):
     """One invitation."""
 
     operations: ClassVar = {"GET": "invites.retrieve", "DELETE": "invites.delete"}
+    contracts: ClassVar = {"GET": contracts.RETRIEVE_INVITE, "DELETE": contracts.DELETE_INVITE}
 
     def get(self, request: Request, invite_id: str) -> Response:
         """The invite object."""
@@ -168,6 +179,7 @@ class RoleListView(TenantAPIView):
     """The roles that members can have; nobody adds to them."""
 
     operations: ClassVar = {"GET": "roles.list"}
+    contracts: ClassVar = {"GET": contracts.LIST_ROLES}
 
     def get(self, request: Request) -> Response:
         """One page, the mightiest first; the cursor of the next one is ``next``."""
@@ -186,6 +198,7 @@ class AuditLogListView(TenantAPIView):
     """The audit trail."""
 
     operations: ClassVar = {"GET": "audit_logs.list"}
+    contracts: ClassVar = {"GET": contracts.LIST_AUDIT_LOGS}
 
     def get(self, request: Request) -> Response:
         """One page, newest first."""

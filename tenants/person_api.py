@@ -2,21 +2,16 @@
 
 from typing import Any, ClassVar
 
-from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from common.http import StrictSerializer, parsed
+from common.http import parsed
 from common.ids import to_wire
+from tenants import contracts
 from tenants.access import PersonAPIView
+from tenants.contracts import AcceptInviteSerializer
 from tenants.invites import accept_invite
 from tenants.models import Membership, Organization
-
-
-class AcceptInviteSerializer(StrictSerializer):
-    """Body of ``POST /v1/invites/accept``."""
-
-    token = serializers.CharField(max_length=200)
 
 
 def render_joined(membership: Membership) -> dict[str, Any]:
@@ -33,6 +28,7 @@ class AcceptInviteView(PersonAPIView):
     """Join an organisation. Accepting again is harmless, so nothing is remembered of the request."""
 
     operations: ClassVar = {"POST": "invites.accept"}
+    contracts: ClassVar = {"POST": contracts.ACCEPT_INVITE}
 
     def post(self, request: Request) -> Response:
         """The token of the mail, by whoever has verified the address that it was sent to."""

@@ -8,12 +8,14 @@ from rest_framework.response import Response
 from accounts.models import User
 from common import query as read
 from common.errors import HoneError
-from common.http import parsed
+from common.http import NoParametersSerializer, parsed
 from common.pagination import page_request, paginate
+from tenants import project_contracts
 from tenants.access import TenantAPIView
 from tenants.issuing import KeyChanges, NewKey, delete_project_key, issue_project_key, update_project_key
 from tenants.members import add_project_member, change_project_role, remove_project_member
 from tenants.models import ApiKey, Project, ProjectRole, ServiceAccount
+from tenants.project_contracts import OWNER_ACCESS
 from tenants.projects import archive_project, create_project, rename_project
 from tenants.scope import tenant_scope
 from tenants.selectors import (
@@ -38,7 +40,6 @@ from tenants.wire import (
     CreateProjectKeySerializer,
     CreateServiceAccountSerializer,
     NameSerializer,
-    NoParametersSerializer,
     ProjectRoleSerializer,
     UpdateProjectKeySerializer,
     UpdateServiceAccountSerializer,
@@ -50,13 +51,12 @@ from tenants.wire import (
     render_service_account,
 )
 
-ACCESS = {"active": True, "inactive": False, "any": None}
-
 
 class ProjectListView(TenantAPIView):
     """Create a project; list them."""
 
     operations: ClassVar = {"POST": "projects.create", "GET": "projects.list"}
+    contracts: ClassVar = {"POST": project_contracts.CREATE_PROJECT, "GET": project_contracts.LIST_PROJECTS}
 
     def post(self, request: Request) -> Response:
         """Create."""
@@ -84,6 +84,7 @@ class ProjectView(TenantAPIView):
     """One project."""
 
     operations: ClassVar = {"GET": "projects.retrieve", "POST": "projects.update"}
+    contracts: ClassVar = {"GET": project_contracts.RETRIEVE_PROJECT, "POST": project_contracts.UPDATE_PROJECT}
 
     def get(self, request: Request, project_id: str) -> Response:
         """The project object."""
@@ -105,6 +106,7 @@ class ProjectArchiveView(TenantAPIView):
     """The end of a project."""
 
     operations: ClassVar = {"POST": "projects.archive"}
+    contracts: ClassVar = {"POST": project_contracts.ARCHIVE_PROJECT}
 
     def post(self, request: Request, project_id: str) -> Response:
         """Archive it, for ever."""
@@ -119,6 +121,7 @@ class ProjectUserListView(TenantAPIView):
     """Add somebody to a project; list who takes part."""
 
     operations: ClassVar = {"POST": "project_users.create", "GET": "project_users.list"}
+    contracts: ClassVar = {"POST": project_contracts.ADD_PROJECT_USER, "GET": project_contracts.LIST_PROJECT_USERS}
 
     def post(self, request: Request, project_id: str) -> Response:
         """Add a member of the organisation."""
@@ -150,6 +153,11 @@ class ProjectUserView(TenantAPIView):
         "GET": "project_users.retrieve",
         "POST": "project_users.update",
         "DELETE": "project_users.delete",
+    }
+    contracts: ClassVar = {
+        "GET": project_contracts.RETRIEVE_PROJECT_USER,
+        "POST": project_contracts.UPDATE_PROJECT_USER,
+        "DELETE": project_contracts.DELETE_PROJECT_USER,
     }
 
     def get(self, request: Request, project_id: str, user_id: str) -> Response:
@@ -184,6 +192,10 @@ class ServiceAccountListView(TenantAPIView):
     """Create a service account; list those of a project."""
 
     operations: ClassVar = {"POST": "service_accounts.create", "GET": "service_accounts.list"}
+    contracts: ClassVar = {
+        "POST": project_contracts.CREATE_SERVICE_ACCOUNT,
+        "GET": project_contracts.LIST_SERVICE_ACCOUNTS,
+    }
 
     def post(self, request: Request, project_id: str) -> Response:
         """Create; the answer alone shows the key's value."""
@@ -214,6 +226,11 @@ class ServiceAccountView(TenantAPIView):
         "GET": "service_accounts.retrieve",
         "POST": "service_accounts.update",
         "DELETE": "service_accounts.delete",
+    }
+    contracts: ClassVar = {
+        "GET": project_contracts.RETRIEVE_SERVICE_ACCOUNT,
+        "POST": project_contracts.UPDATE_SERVICE_ACCOUNT,
+        "DELETE": project_contracts.DELETE_SERVICE_ACCOUNT,
     }
 
     def get(self, request: Request, project_id: str, service_account_id: str) -> Response:
@@ -249,6 +266,7 @@ class AccountKeyListView(TenantAPIView):
     """Keys of a service account."""
 
     operations: ClassVar = {"POST": "service_accounts.create_key"}
+    contracts: ClassVar = {"POST": project_contracts.CREATE_ACCOUNT_KEY}
 
     def post(self, request: Request, project_id: str, service_account_id: str) -> Response:
         """Create another; the answer alone shows the value."""
@@ -267,6 +285,7 @@ class ProjectKeyListView(TenantAPIView):
     """Create a key of a project; list them."""
 
     operations: ClassVar = {"POST": "project_keys.create", "GET": "project_keys.list"}
+    contracts: ClassVar = {"POST": project_contracts.CREATE_PROJECT_KEY, "GET": project_contracts.LIST_PROJECT_KEYS}
 
     def post(self, request: Request, project_id: str) -> Response:
         """Create; the answer alone shows the value."""
@@ -285,12 +304,12 @@ class ProjectKeyListView(TenantAPIView):
         query = request.query_params.dict()
         wanted = page_request(query, prefix=ApiKey.ID_PREFIX)
         access = query.get("owner_project_access", "any")
-        if access not in ACCESS:
+        if access not in OWNER_ACCESS:
             param = "owner_project_access"
-            raise HoneError("invalid_value", f"'{param}' must be one of {', '.join(ACCESS)}", param=param)
+            raise HoneError("invalid_value", f"'{param}' must be one of {', '.join(OWNER_ACCESS)}", param=param)
         with tenant_scope(self.principal.organization_id):
             project = get_project(wire_id=project_id)
-            page = paginate(live_project_keys(project=project, has_access=ACCESS[access]), wanted)
+            page = paginate(live_project_keys(project=project, has_access=OWNER_ACCESS[access]), wanted)
             roles = roles_of_owners(keys=page.items)
         return Response(page.render(lambda key: render_project_key(key, roles)))
 
@@ -302,6 +321,11 @@ class ProjectKeyView(TenantAPIView):
         "GET": "project_keys.retrieve",
         "POST": "project_keys.update",
         "DELETE": "project_keys.delete",
+    }
+    contracts: ClassVar = {
+        "GET": project_contracts.RETRIEVE_PROJECT_KEY,
+        "POST": project_contracts.UPDATE_PROJECT_KEY,
+        "DELETE": project_contracts.DELETE_PROJECT_KEY,
     }
 
     def get(self, request: Request, project_id: str, api_key_id: str) -> Response:

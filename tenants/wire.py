@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from accounts.models import User
@@ -42,6 +43,7 @@ class NameField(serializers.CharField):
         return name
 
 
+@extend_schema_field({"type": "integer", "minimum": 1, "maximum": MAX_LIFETIME_SECONDS})
 class LifetimeField(serializers.IntegerField):
     """Seconds, as a duration inside."""
 
@@ -85,10 +87,6 @@ class ModelsField(serializers.ListField):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(max_length=100, allow_null=True, **options)
-
-
-class NoParametersSerializer(StrictSerializer):
-    """A body that may hold nothing."""
 
 
 class NameSerializer(StrictSerializer):

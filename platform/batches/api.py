@@ -7,7 +7,9 @@ from django.db.models import QuerySet
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from batches import contracts
 from batches.closing import cancel_batch
+from batches.contracts import MAX_RESULTS
 from batches.live_results import list_results
 from batches.models import Batch, Row
 from batches.progress import progress_of
@@ -18,22 +20,19 @@ from batches.services import NewBatch, create_batch, pause_batch, resume_batch, 
 from batches.wire import (
     CapSerializer,
     CreateBatchSerializer,
-    NoParametersSerializer,
     QuoteSerializer,
     render_batch,
     render_quote,
     render_result,
 )
 from common.errors import HoneError
-from common.http import parsed
+from common.http import NoParametersSerializer, parsed
 from common.pagination import page_limit, page_request, paginate
 from common.storage import IncomingBlob
 from files.models import StoredFile
 from files.services import NewFile, create_file
 from tenants.access import TenantAPIView
 from tenants.scope import tenant_scope
-
-MAX_RESULTS = 1_000
 
 
 class BatchAPIView(TenantAPIView):
@@ -49,6 +48,7 @@ class BatchListView(BatchAPIView):
     """Create a batch; list the project's batches."""
 
     operations: ClassVar = {"POST": "batches.create", "GET": "batches.list"}
+    contracts: ClassVar = {"POST": contracts.CREATE_BATCH, "GET": contracts.LIST_BATCHES}
 
     def post(self, request: Request) -> Response:
         """Accept and queue."""
@@ -95,6 +95,7 @@ class BatchView(BatchAPIView):
     """One batch."""
 
     operations: ClassVar = {"GET": "batches.retrieve"}
+    contracts: ClassVar = {"GET": contracts.RETRIEVE_BATCH}
 
     def get(self, request: Request, batch_id: str) -> Response:
         """The batch object."""
@@ -106,6 +107,7 @@ class BatchCancelView(BatchAPIView):
     """Cancel a batch."""
 
     operations: ClassVar = {"POST": "batches.cancel"}
+    contracts: ClassVar = {"POST": contracts.CANCEL_BATCH}
 
     def post(self, request: Request, batch_id: str) -> Response:
         """Cancel; what has finished is kept."""
@@ -116,6 +118,7 @@ class BatchPauseView(BatchAPIView):
     """Pause a batch."""
 
     operations: ClassVar = {"POST": "batches.pause"}
+    contracts: ClassVar = {"POST": contracts.PAUSE_BATCH}
 
     def post(self, request: Request, batch_id: str) -> Response:
         """Let nothing of it run until it is resumed."""
@@ -127,6 +130,7 @@ class BatchResumeView(BatchAPIView):
     """Resume a batch."""
 
     operations: ClassVar = {"POST": "batches.resume"}
+    contracts: ClassVar = {"POST": contracts.RESUME_BATCH}
 
     def post(self, request: Request, batch_id: str) -> Response:
         """Let it run on, perhaps with a higher ``max_cost``."""
@@ -142,6 +146,7 @@ class BatchRetryView(BatchAPIView):
     """Retry a batch."""
 
     operations: ClassVar = {"POST": "batches.retry"}
+    contracts: ClassVar = {"POST": contracts.RETRY_BATCH}
 
     def post(self, request: Request, batch_id: str) -> Response:
         """Run what did not succeed again, as a batch of its own."""
@@ -161,6 +166,7 @@ class BatchQuoteView(TenantAPIView):
     """What a batch would cost."""
 
     operations: ClassVar = {"POST": "batches.quote"}
+    contracts: ClassVar = {"POST": contracts.QUOTE_BATCH}
 
     def post(self, request: Request) -> Response:
         """Read the input, promise nothing."""
@@ -172,6 +178,7 @@ class BatchResultListView(TenantAPIView):
     """Rows of a batch, while it runs and afterwards."""
 
     operations: ClassVar = {"GET": "batches.results"}
+    contracts: ClassVar = {"GET": contracts.LIST_RESULTS}
 
     def get(self, request: Request, batch_id: str) -> Response:
         """One page in the input's order; filter: ``status``."""

@@ -5,6 +5,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from batches.live_results import LiveResult
@@ -15,8 +16,8 @@ from batches.requests import ENDPOINTS
 from batches.services import WINDOWS
 from common.http import StrictSerializer
 from common.ids import to_wire
-from common.money import format_usd, parse_usd
-from files.api import ExpiresAfterSerializer
+from common.money import AMOUNT, format_usd, parse_usd
+from files.contracts import ExpiresAfterSerializer
 from files.models import StoredFile
 
 _TIMESTAMPS = (
@@ -25,6 +26,14 @@ _TIMESTAMPS = (
 )  # fmt: skip
 
 
+@extend_schema_field(
+    {
+        "type": "object",
+        "maxProperties": 16,
+        "propertyNames": {"minLength": 1, "maxLength": 64},
+        "additionalProperties": {"type": "string", "maxLength": 512},
+    }
+)
 class MetadataField(serializers.DictField):
     """At most 16 pairs of a key (64 characters) and a text (512)."""
 
@@ -42,6 +51,7 @@ class MetadataField(serializers.DictField):
         return value
 
 
+@extend_schema_field({"anyOf": [{"type": "string", "pattern": AMOUNT.pattern}, {"type": "number", "minimum": 0}]})
 class DollarsField(serializers.Field[int, str | float, str, Any]):
     """US dollars, ``"0.50"`` or ``0.5``; nano-USD inside."""
 
@@ -92,10 +102,6 @@ class CapSerializer(StrictSerializer):
     """Body of retry and resume: perhaps a cap on the cost."""
 
     max_cost = DollarsField(required=False, allow_null=True)
-
-
-class NoParametersSerializer(StrictSerializer):
-    """A body that may hold nothing."""
 
 
 def render_batch(batch: Batch, progress: Progress) -> dict[str, Any]:

@@ -2,11 +2,12 @@
 
 from typing import Any, ClassVar
 
-from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from billing.costs import COST_GROUPS, CostSum, costs_by_bucket
+from billing import contracts
+from billing.contracts import COST_GROUPS, CreateOrganizationSerializer
+from billing.costs import CostSum, costs_by_bucket
 from billing.models import Posting
 from billing.selectors import Balance, balance, statement
 from billing.services import found_organization
@@ -14,7 +15,7 @@ from catalog.api import render_limits
 from catalog.selectors import limits_of, usable_models
 from common import query as read
 from common.errors import HoneError
-from common.http import StrictSerializer, parsed
+from common.http import parsed
 from common.money import NANOS_PER_USD, format_usd
 from common.pagination import page_request, paginate
 from metering.buckets import read_span, render_page
@@ -56,12 +57,6 @@ def render_posting(posting: Posting) -> dict[str, Any]:
     }
 
 
-class CreateOrganizationSerializer(StrictSerializer):
-    """Body of ``POST /v1/organizations``."""
-
-    name = serializers.CharField(max_length=200)
-
-
 def render_organization(organization: Organization, role: str) -> dict[str, Any]:
     """The wire object, as one of its members sees it."""
     return {
@@ -78,6 +73,7 @@ class OrganizationListView(PersonAPIView):
     """Found an organisation; list those that one is a member of."""
 
     operations: ClassVar = {"POST": "organizations.create", "GET": "organizations.list"}
+    contracts: ClassVar = {"POST": contracts.FOUND_ORGANIZATION, "GET": contracts.LIST_ORGANIZATIONS}
 
     def post(self, request: Request) -> Response:
         """Found one. This answer alone shows the keys of its first project and of its administration."""
@@ -150,6 +146,7 @@ class BalanceView(TenantAPIView):
     """What the organisation can spend."""
 
     operations: ClassVar = {"GET": "balance.retrieve"}
+    contracts: ClassVar = {"GET": contracts.RETRIEVE_BALANCE}
 
     def get(self, request: Request) -> Response:
         """The balance object."""
@@ -161,6 +158,7 @@ class LedgerView(TenantAPIView):
     """The organisation's postings."""
 
     operations: ClassVar = {"GET": "ledger.list"}
+    contracts: ClassVar = {"GET": contracts.LIST_LEDGER}
 
     def get(self, request: Request) -> Response:
         """One page, newest first; ``kind`` and ``subject`` (a job) narrow it down."""
@@ -186,6 +184,7 @@ class CostListView(TenantAPIView):
     """What work has cost."""
 
     operations: ClassVar = {"GET": "costs.list"}
+    contracts: ClassVar = {"GET": contracts.LIST_COSTS}
 
     def get(self, request: Request) -> Response:
         """One page of days."""
@@ -213,6 +212,7 @@ class WhoAmIView(TenantAPIView):
     """The key that asks."""
 
     operations: ClassVar = {"GET": "whoami.retrieve"}
+    contracts: ClassVar = {"GET": contracts.WHO_AM_I}
 
     def get(self, request: Request) -> Response:
         """Everything that decides what it may do."""

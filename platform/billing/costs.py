@@ -10,8 +10,6 @@ from django.db import connection
 from metering.buckets import Span
 from metering.selectors import BUCKET, FROM_EVENTS, GROUPS, UsageFilter, named_group
 
-COST_GROUPS = ("project_id", "user_id", "line_item", "api_key_id")
-
 # A line item is one kind of tokens of one model, online or in batches. Cost is linear in tokens (metering.cost_of),
 # so the items of an event add up to what it cost.
 _LINE_ITEM = "event.model || CASE WHEN event.job <> '' THEN ', batch' ELSE '' END || ', ' || item.name"

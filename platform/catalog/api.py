@@ -2,39 +2,20 @@
 
 from typing import Any, ClassVar
 
-from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from catalog import contracts
+from catalog.contracts import ModelPolicySerializer, RateLimitSerializer
 from catalog.models import BaseModel, ModelPolicy
 from catalog.restrictions import FIELDS, LIMIT_PREFIX, change_limits, remove_policy, set_policy
 from catalog.selectors import Limits, active_models, get_model, get_policy, limits_of, usable_models
 from common.errors import HoneError
-from common.http import StrictSerializer, parsed
+from common.http import parsed
 from common.pagination import page_limit
 from tenants.access import TenantAPIView
 from tenants.scope import tenant_scope
 from tenants.selectors import get_project
-
-MAX_LIMIT = 2**31 - 1
-
-
-class ModelPolicySerializer(StrictSerializer):
-    """Body of ``POST .../model_permissions``."""
-
-    mode = serializers.ChoiceField(choices=ModelPolicy.Mode.values)
-    model_ids = serializers.ListField(child=serializers.CharField(max_length=200), max_length=1_000)
-
-
-class RateLimitSerializer(StrictSerializer):
-    """Body of ``POST .../rate_limits/{id}``; null, which is ours, goes back to the installation's limit."""
-
-    max_requests_per_1_minute = serializers.IntegerField(
-        min_value=0, max_value=MAX_LIMIT, required=False, allow_null=True
-    )
-    max_tokens_per_1_minute = serializers.IntegerField(min_value=0, required=False, allow_null=True)
-    max_requests_per_1_day = serializers.IntegerField(min_value=0, max_value=MAX_LIMIT, required=False, allow_null=True)
-    batch_1_day_max_input_tokens = serializers.IntegerField(min_value=0, required=False, allow_null=True)
 
 
 def render_model(model: BaseModel) -> dict[str, Any]:
@@ -73,6 +54,7 @@ class ModelListView(TenantAPIView):
     """All models the key may use, unpaged as in OpenAI's API."""
 
     operations: ClassVar = {"GET": "models.list"}
+    contracts: ClassVar = {"GET": contracts.LIST_MODELS}
 
     def get(self, request: Request) -> Response:
         """The list."""
@@ -85,6 +67,7 @@ class ModelView(TenantAPIView):
     """One model."""
 
     operations: ClassVar = {"GET": "models.retrieve"}
+    contracts: ClassVar = {"GET": contracts.RETRIEVE_MODEL}
 
     def get(self, request: Request, name: str) -> Response:
         """The model object."""
@@ -96,6 +79,7 @@ class RateLimitListView(TenantAPIView):
     """The limits of a project, model by model."""
 
     operations: ClassVar = {"GET": "rate_limits.list"}
+    contracts: ClassVar = {"GET": contracts.LIST_RATE_LIMITS}
 
     def get(self, request: Request, project_id: str) -> Response:
         """One page by name of the model, which is the cursor; ``before`` turns back."""
@@ -121,6 +105,7 @@ class RateLimitView(TenantAPIView):
     """A project's limits for one model."""
 
     operations: ClassVar = {"POST": "rate_limits.update"}
+    contracts: ClassVar = {"POST": contracts.UPDATE_RATE_LIMIT}
 
     def post(self, request: Request, project_id: str, rate_limit_id: str) -> Response:
         """Lower them, or go back to the installation's."""
@@ -141,6 +126,11 @@ class ModelPolicyView(TenantAPIView):
         "GET": "model_permissions.retrieve",
         "POST": "model_permissions.update",
         "DELETE": "model_permissions.delete",
+    }
+    contracts: ClassVar = {
+        "GET": contracts.RETRIEVE_POLICY,
+        "POST": contracts.UPDATE_POLICY,
+        "DELETE": contracts.DELETE_POLICY,
     }
 
     def get(self, request: Request, project_id: str) -> Response:

@@ -1,5 +1,6 @@
 """One family of errors for the whole control plane, in OpenAI's shape, with a published registry of codes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,15 +119,29 @@ class HoneError(Exception):
         }
 
     def headers(self) -> dict[str, str]:
-        """What the SDK's retry logic needs: it repeats 408, 409, 429 and 5xx unless told not to."""
+        """What the SDK's retry logic needs."""
         headers = {}
-        if self.kind.status in (408, 409, 429) or self.kind.status >= 500:
+        if is_repeated(self.kind.status):
             headers["x-should-retry"] = "true" if self.kind.retry else "false"
         if self.retry_after is not None:
             headers["retry-after"] = str(self.retry_after)
         if self.kind.status == 401:
             headers["www-authenticate"] = "Bearer"
         return headers
+
+
+def is_repeated(status: int) -> bool:
+    """Whether the SDK repeats what is answered so, unless it is told not to."""
+    return status in (408, 409, 429) or status >= 500
+
+
+def markdown_table(codes: Mapping[str, ErrorKind]) -> str:
+    """Codes as they are published."""
+    rows = [
+        f"| `{code}` | {kind.status} | `{kind.type}` | {'yes' if kind.retry else 'no'} | {kind.meaning} |\n"
+        for code, kind in codes.items()
+    ]
+    return "| code | status | type | retry | meaning |\n|---|---|---|---|---|\n" + "".join(rows)
 
 
 def not_found(thing: str, wire_id: str, *, param: str = "id") -> HoneError:

@@ -97,6 +97,10 @@ class StrictSerializer(Serializer[Any]):
         return super().to_internal_value(data)
 
 
+class NoParametersSerializer(StrictSerializer):
+    """A body that may hold nothing."""
+
+
 def parsed(serializer: type[StrictSerializer], request: Request) -> dict[str, Any]:
     """The validated body of a request."""
     instance = serializer(data=request.data)

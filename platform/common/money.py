@@ -6,11 +6,13 @@ from decimal import Decimal
 NANOS_PER_USD = 1_000_000_000
 MAX_NANOS = 2**63 - 1
 """What a BIGINT holds: a little over nine billion dollars."""
+AMOUNT = re.compile(r"^([0-9]{1,10})(?:\.([0-9]{1,9}))?$")
+"""Dollars as customers write them."""
 
 
 def parse_usd(text: str) -> int:
     """``"12.50"`` -> nano-USD; ValueError when it is not an exact amount from zero to :data:`MAX_NANOS`."""
-    match = re.fullmatch(r"(\d{1,10})(?:\.(\d{1,9}))?", text, re.ASCII)
+    match = AMOUNT.fullmatch(text)
     if match is None:
         raise ValueError(f"not an amount in dollars with at most nine decimals, such as 12.50: {text!r}")
     dollars, fraction = match.groups(default="")

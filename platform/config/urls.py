@@ -1,4 +1,4 @@
-"""All routes: ``/v1`` for customers, ``/_allauth`` for signing in, ``/internal/v1`` for worker nodes, health."""
+"""All routes: ``/v1`` for customers, its reference, ``/_allauth`` to sign in, ``/internal/v1`` for nodes, health."""
 
 from django.urls import include, path
 
@@ -11,7 +11,8 @@ import fleet.urls
 import metering.urls
 import notifications.urls
 import tenants.urls
-from common import health, http
+from common import health, http, reference
+from tenants.openapi import SchemaView
 from tenants.person_api import AcceptInviteView
 
 urlpatterns = [
@@ -29,9 +30,12 @@ urlpatterns = [
                 *metering.urls.urlpatterns,
                 *billing.urls.urlpatterns,
                 path("invites/accept", AcceptInviteView.as_view()),
+                path("openapi.json", SchemaView.as_view()),
             ]
         ),
     ),
+    path("docs", reference.page),
+    path("docs/<str:name>", reference.asset),
     path("_allauth/", include(accounts.urls.urlpatterns)),
     path("internal/v1/", include([*fleet.urls.urlpatterns, *batches.urls.internal_urlpatterns])),
 ]

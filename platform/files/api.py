@@ -8,15 +8,15 @@ from uuid import UUID
 
 from django.http import StreamingHttpResponse
 from django.http.response import HttpResponseBase
-from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from common.errors import HoneError
-from common.http import StrictSerializer
 from common.ids import to_wire
 from common.pagination import page_request, paginate
 from common.storage import BlobRange, IncomingBlob
+from files import contracts
+from files.contracts import EXPIRY_SECONDS, MAX_LIST
 from files.duplicates import originals_of
 from files.models import StoredFile
 from files.multipart import Form, receive
@@ -25,16 +25,6 @@ from files.services import UPLOAD_PURPOSES, NewFile, create_file, delete_file, u
 from tenants.access import TenantAPIView
 from tenants.models import Project
 from tenants.scope import tenant_scope
-
-MAX_LIST = 10_000
-EXPIRY_SECONDS = range(3_600, 2_592_001)
-
-
-class ExpiresAfterSerializer(StrictSerializer):
-    """When a file expires."""
-
-    anchor = serializers.ChoiceField(choices=["created_at"])
-    seconds = serializers.IntegerField(min_value=EXPIRY_SECONDS[0], max_value=EXPIRY_SECONDS[-1])
 
 
 def render_file(file: StoredFile, *, duplicate_of: UUID | None) -> dict[str, Any]:
@@ -79,6 +69,7 @@ class FileListView(TenantAPIView):
     """Upload a file; list the project's files."""
 
     operations: ClassVar = {"POST": "files.create", "GET": "files.list"}
+    contracts: ClassVar = {"POST": contracts.CREATE_FILE, "GET": contracts.LIST_FILES}
 
     def post(self, request: Request) -> Response:
         """Stream the upload to the storage, then name it."""
@@ -113,6 +104,7 @@ class FileView(TenantAPIView):
     """One file."""
 
     operations: ClassVar = {"GET": "files.retrieve", "DELETE": "files.delete"}
+    contracts: ClassVar = {"GET": contracts.RETRIEVE_FILE, "DELETE": contracts.DELETE_FILE}
 
     def get(self, request: Request, file_id: str) -> Response:
         """The file object."""
@@ -129,6 +121,7 @@ class FileContentView(TenantAPIView):
     """The bytes of a file."""
 
     operations: ClassVar = {"GET": "files.content"}
+    contracts: ClassVar = {"GET": contracts.FILE_CONTENT}
 
     def get(self, request: Request, file_id: str) -> HttpResponseBase:
         """Stream them, or the one range that was asked for."""

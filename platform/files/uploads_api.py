@@ -4,40 +4,22 @@ from datetime import timedelta
 from typing import Any, ClassVar
 
 from django.conf import settings
-from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from common.errors import HoneError
-from common.http import StrictSerializer, parsed
+from common.http import parsed
 from common.ids import to_wire
 from common.storage import IncomingBlob
-from files.api import ExpiresAfterSerializer, read_filename, read_purpose, show_file
+from files import contracts
+from files.api import read_filename, read_purpose, show_file
+from files.contracts import CompleteUploadSerializer, CreateUploadSerializer
 from files.models import Upload, UploadPart
 from files.multipart import receive
 from files.services import NewFile
-from files.uploads import MAX_PARTS, Completion, add_part, cancel_upload, complete_upload, create_upload
+from files.uploads import Completion, add_part, cancel_upload, complete_upload, create_upload
 from tenants.access import TenantAPIView
 from tenants.scope import tenant_scope
-
-
-class CreateUploadSerializer(StrictSerializer):
-    """Body of ``POST /v1/uploads``. OpenAI wants ``mime_type``; here a file's purpose says what it is."""
-
-    filename = serializers.CharField(max_length=4_096, trim_whitespace=False)
-    purpose = serializers.CharField(max_length=64)
-    bytes = serializers.IntegerField(min_value=0)
-    mime_type = serializers.CharField(max_length=255)
-    expires_after = ExpiresAfterSerializer(required=False, allow_null=True)
-
-
-class CompleteUploadSerializer(StrictSerializer):
-    """Body of ``POST /v1/uploads/{id}/complete``."""
-
-    part_ids = serializers.ListField(
-        child=serializers.CharField(max_length=64), allow_empty=False, max_length=MAX_PARTS
-    )
-    md5 = serializers.RegexField(r"\A[0-9a-fA-F]{32}\Z", required=False, allow_null=True)
 
 
 def render_part(part: UploadPart) -> dict[str, Any]:
@@ -76,6 +58,7 @@ class UploadListView(UploadAPIView):
     """Announce a file."""
 
     operations: ClassVar = {"POST": "uploads.create"}
+    contracts: ClassVar = {"POST": contracts.CREATE_UPLOAD}
 
     def post(self, request: Request) -> Response:
         """Reserve its room."""
@@ -100,6 +83,7 @@ class UploadPartListView(TenantAPIView):
     """Send bytes."""
 
     operations: ClassVar = {"POST": "uploads.add_part"}
+    contracts: ClassVar = {"POST": contracts.ADD_PART}
 
     def post(self, request: Request, upload_id: str) -> Response:
         """Stream them to the storage, and only then ask whether anybody waits for them.
@@ -125,6 +109,7 @@ class UploadCompleteView(UploadAPIView):
     """Make the file."""
 
     operations: ClassVar = {"POST": "uploads.complete"}
+    contracts: ClassVar = {"POST": contracts.COMPLETE_UPLOAD}
 
     def post(self, request: Request, upload_id: str) -> Response:
         """Join the parts."""
@@ -143,6 +128,7 @@ class UploadCancelView(UploadAPIView):
     """Give up an upload."""
 
     operations: ClassVar = {"POST": "uploads.cancel"}
+    contracts: ClassVar = {"POST": contracts.CANCEL_UPLOAD}
 
     def post(self, request: Request, upload_id: str) -> Response:
         """No part is taken any more, and no file made."""

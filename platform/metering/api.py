@@ -8,14 +8,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from common import query as read
+from metering import contracts
 from metering.buckets import WIDTHS, read_span, render_page
+from metering.contracts import COMPLETION_GROUPS, EMBEDDING_GROUPS
 from metering.models import UsageEvent
 from metering.selectors import UsageFilter, UsageSum, usage_by_bucket
 from tenants.access import TenantAPIView
 from tenants.scope import tenant_scope
-
-COMPLETION_GROUPS = ("project_id", "user_id", "api_key_id", "model", "batch")
-EMBEDDING_GROUPS = ("project_id", "user_id", "api_key_id", "model")
 
 
 def render_completions(found: UsageSum) -> dict[str, Any]:
@@ -72,6 +71,7 @@ class CompletionsUsageView(UsageView):
     """Usage of completions, chat and plain."""
 
     operations: ClassVar = {"GET": "usage.completions"}
+    contracts: ClassVar = {"GET": contracts.LIST_COMPLETIONS}
 
     def get(self, request: Request) -> Response:
         """One page of buckets."""
@@ -82,6 +82,7 @@ class EmbeddingsUsageView(UsageView):
     """Usage of embeddings."""
 
     operations: ClassVar = {"GET": "usage.embeddings"}
+    contracts: ClassVar = {"GET": contracts.LIST_EMBEDDINGS}
 
     def get(self, request: Request) -> Response:
         """One page of buckets."""

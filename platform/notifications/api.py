@@ -3,13 +3,19 @@
 from datetime import datetime
 from typing import Any, ClassVar
 
-from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from common.errors import HoneError
-from common.http import StrictSerializer, parsed
+from common.http import parsed
 from common.pagination import page_request, paginate
+from notifications import contracts
+from notifications.contracts import (
+    CreateEndpointSerializer,
+    EndpointTestSerializer,
+    RotateSecretSerializer,
+    UpdateEndpointSerializer,
+)
 from notifications.models import Delivery, DeliveryAttempt, EventType, WebhookEndpoint
 from notifications.selectors import endpoint_deliveries, get_endpoint, live_endpoints
 from notifications.services import (
@@ -23,40 +29,8 @@ from notifications.services import (
     update_endpoint,
 )
 from notifications.signing import secret_hint, signing_secret
-from notifications.transport import MAX_URL
 from tenants.access import TenantAPIView
 from tenants.scope import tenant_scope
-
-
-class CreateEndpointSerializer(StrictSerializer):
-    """Body of ``POST /v1/webhook_endpoints``."""
-
-    name = serializers.CharField(max_length=200)
-    url = serializers.CharField(max_length=MAX_URL)
-    event_types = serializers.ListField(
-        child=serializers.ChoiceField(choices=EventType.values), allow_empty=False, max_length=64
-    )
-
-
-class UpdateEndpointSerializer(CreateEndpointSerializer):
-    """Body of ``POST /v1/webhook_endpoints/{id}``: every member may be left out; ``enabled`` is ours."""
-
-    enabled = serializers.BooleanField()
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{**kwargs, "partial": True})
-
-
-class RotateSecretSerializer(StrictSerializer):
-    """Body of ``POST /v1/webhook_endpoints/{id}/rotate_secret``."""
-
-    keep_old_secret_active_for_24_hours = serializers.BooleanField(required=False, default=False)
-
-
-class EndpointTestSerializer(StrictSerializer):
-    """Body of ``POST /v1/webhook_endpoints/{id}/test``."""
-
-    event_type = serializers.ChoiceField(choices=EventType.values)
 
 
 def render_endpoint(endpoint: WebhookEndpoint) -> dict[str, Any]:
@@ -104,6 +78,7 @@ class EventTypeListView(TenantAPIView):
     """What can be subscribed to."""
 
     operations: ClassVar = {"GET": "webhooks.list_event_types"}
+    contracts: ClassVar = {"GET": contracts.LIST_EVENT_TYPES}
 
     def get(self, request: Request) -> Response:
         """All of them."""
@@ -114,6 +89,7 @@ class EndpointListView(TenantAPIView):
     """Create an endpoint; list the project's."""
 
     operations: ClassVar = {"POST": "webhooks.create", "GET": "webhooks.list"}
+    contracts: ClassVar = {"POST": contracts.CREATE_ENDPOINT, "GET": contracts.LIST_ENDPOINTS}
 
     def post(self, request: Request) -> Response:
         """Create; the answer alone shows the secret."""
@@ -134,6 +110,11 @@ class EndpointView(TenantAPIView):
     """One endpoint."""
 
     operations: ClassVar = {"GET": "webhooks.retrieve", "POST": "webhooks.update", "DELETE": "webhooks.delete"}
+    contracts: ClassVar = {
+        "GET": contracts.RETRIEVE_ENDPOINT,
+        "POST": contracts.UPDATE_ENDPOINT,
+        "DELETE": contracts.DELETE_ENDPOINT,
+    }
 
     def get(self, request: Request, webhook_endpoint_id: str) -> Response:
         """The endpoint object."""
@@ -160,6 +141,7 @@ class SecretRotationView(TenantAPIView):
     """A new secret."""
 
     operations: ClassVar = {"POST": "webhooks.rotate_secret"}
+    contracts: ClassVar = {"POST": contracts.ROTATE_SECRET}
 
     def post(self, request: Request, webhook_endpoint_id: str) -> Response:
         """Rotate; the answer alone shows the secret."""
@@ -177,6 +159,7 @@ class EndpointTestView(TenantAPIView):
     """A sample, now."""
 
     operations: ClassVar = {"POST": "webhooks.test"}
+    contracts: ClassVar = {"POST": contracts.TEST_ENDPOINT}
 
     def post(self, request: Request, webhook_endpoint_id: str) -> Response:
         """Send it and say what the endpoint answered."""
@@ -197,6 +180,7 @@ class DeliveryListView(TenantAPIView):
     """The delivery log of an endpoint."""
 
     operations: ClassVar = {"GET": "webhooks.list_deliveries"}
+    contracts: ClassVar = {"GET": contracts.LIST_DELIVERIES}
 
     def get(self, request: Request, webhook_endpoint_id: str) -> Response:
         """One page, newest first; ``status`` filters."""
@@ -216,6 +200,7 @@ class DeliveryReplayView(TenantAPIView):
     """Once more."""
 
     operations: ClassVar = {"POST": "webhooks.replay"}
+    contracts: ClassVar = {"POST": contracts.REPLAY}
 
     def post(self, request: Request, webhook_endpoint_id: str, delivery_id: str) -> Response:
         """Queue the event again; the answer is the delivery, pending."""

@@ -5,7 +5,7 @@ import pytest
 from fleet.api import WorkerAPIView
 from tenants.access import PersonAPIView, TenantAPIView
 from tenants.permissions import ALL_SCOPES, OPERATIONS, PERSON_OPERATIONS
-from tests.support.routes import all_routes, person_operations, public_operations, public_routes
+from tests.support.routes import OPEN, all_routes, person_operations, public_operations, public_routes
 
 HEALTH_ROUTES = {"healthz", "readyz"}
 INTERNAL_ROUTES = {
@@ -50,7 +50,7 @@ _METHODS = ("get", "post", "put", "patch", "delete")
 
 def test_every_route_that_is_not_public_is_known_by_name() -> None:
     others = {route.path for route in all_routes()} - {route.path for route in public_routes()}
-    assert others == HEALTH_ROUTES | INTERNAL_ROUTES | PEOPLE_ROUTES
+    assert others == HEALTH_ROUTES | INTERNAL_ROUTES | PEOPLE_ROUTES | OPEN
 
 
 def test_every_internal_route_takes_a_worker_token() -> None:
@@ -59,10 +59,11 @@ def test_every_internal_route_takes_a_worker_token() -> None:
 
 
 @pytest.mark.parametrize("route", public_routes(), ids=lambda route: route.path)
-def test_every_method_of_a_public_route_has_its_operation(route: object) -> None:
+def test_every_method_of_a_public_route_has_its_operation_and_its_contract(route: object) -> None:
     view = route.view_class  # type: ignore[attr-defined]  # a Route; pytest's ids would hide it from the checker
     assert issubclass(view, (TenantAPIView, PersonAPIView))
     assert set(view.operations) == {method.upper() for method in _METHODS if hasattr(view, method)}
+    assert set(view.contracts) == set(view.operations)
 
 
 def test_every_operation_has_a_row_and_every_row_an_operation() -> None:

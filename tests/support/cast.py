@@ -10,31 +10,32 @@ from billing.services import open_organization
 from common.money import NANOS_PER_USD
 from tenants.models import Membership, Organization, Project, Role
 from tenants.scope import tenant_scope
+from tests.support.contract import hold_to_schema
 
 MODEL = "little"
 
 
 class ApiClient:
-    """Django's test client with a bearer key; answers are :class:`django.http.HttpResponse`."""
+    """Django's test client with a bearer key; answers are :class:`django.http.HttpResponse`, as the schema promises."""
 
     def __init__(self, token: str) -> None:
         self._client = Client(raise_request_exception=False, headers={"Authorization": f"Bearer {token}"})
 
     def get(self, path: str, **options: Any) -> Any:
         """GET."""
-        return self._client.get(path, **options)
+        return _held(self._client.get(path, **options))
 
     def post(self, path: str, data: Any = None, **options: Any) -> Any:
         """POST of JSON."""
-        return self._client.post(path, data, content_type="application/json", **options)
+        return _held(self._client.post(path, data, content_type="application/json", **options))
 
     def delete(self, path: str, **options: Any) -> Any:
         """DELETE."""
-        return self._client.delete(path, **options)
+        return _held(self._client.delete(path, **options))
 
     def call(self, method: str, path: str, **options: Any) -> Any:
         """Any method."""
-        return self._client.generic(method, path, **options)
+        return _held(self._client.generic(method, path, **options))
 
     def upload(self, content: bytes, **fields: str) -> Any:
         """POST /v1/files with a multipart body, as the SDK sends it."""
@@ -48,7 +49,7 @@ class ApiClient:
             "Content-Type: application/octet-stream\r\n\r\n"
         )
         body = b"".join(parts) + head.encode() + content + f"\r\n--{boundary}--\r\n".encode()
-        return self._client.generic("POST", "/v1/files", body, content_type=f"multipart/form-data; boundary={boundary}")
+        return self.call("POST", "/v1/files", data=body, content_type=f"multipart/form-data; boundary={boundary}")
 
 
 @dataclass(frozen=True)
@@ -94,3 +95,8 @@ def make_cast() -> Cast:
     with tenant_scope(alice.organization.id):
         Membership.objects.create(organization=alice.organization, user=bob, role=Role.DEVELOPER)
     return Cast(alice, charlie)
+
+
+def _held(answer: Any) -> Any:
+    hold_to_schema(answer)
+    return answer

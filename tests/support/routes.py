@@ -9,6 +9,8 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from tenants.access import HoneAPIView, PersonAPIView, TenantAPIView
 
 PUBLIC = "v1/"
+OPEN = {"v1/openapi.json", "docs", "docs/<str:name>"}
+"""For everybody, about nobody."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,8 @@ def all_routes() -> list[Route]:
 
 
 def public_routes() -> list[Route]:
-    """Those below ``/v1``."""
-    return [route for route in all_routes() if route.path.startswith(PUBLIC)]
+    """Those below ``/v1`` that are about somebody."""
+    return [route for route in all_routes() if route.path.startswith(PUBLIC) and route.path not in OPEN]
 
 
 def public_operations() -> list[tuple[str, str, str]]:

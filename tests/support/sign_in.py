@@ -12,6 +12,7 @@ from django.core import mail
 from django.test import Client
 
 from accounts.services import send_due_emails
+from tests.support.contract import hold_to_schema
 
 PASSWORD = "correct horse battery"
 
@@ -32,9 +33,11 @@ class Person:
         """Any request with the session token."""
         session = {"X-Session-Token": self.token} if self.token else {}
         body = b"" if fields is None else orjson.dumps(fields)
-        return self._client.generic(
+        answer = self._client.generic(
             method, path, body, content_type="application/json", headers={**session, **(headers or {})}
         )
+        hold_to_schema(answer)
+        return answer
 
     def auth(self, method: str, route: str, **fields: Any) -> Any:
         """A request to a route of django-allauth; a new session token is kept."""

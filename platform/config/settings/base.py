@@ -74,6 +74,7 @@ INSTALLED_APPS = [
     "allauth.mfa",
     "allauth.usersessions",
     "rest_framework",
+    "drf_spectacular",
     "common",
     "accounts",
     "tenants",
@@ -214,8 +215,20 @@ REST_FRAMEWORK = {
     "DEFAULT_RENDERER_CLASSES": ["common.http.JSONRenderer"],
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "common.http.AnyAccept",
     "EXCEPTION_HANDLER": "common.http.render_exception",
+    "DEFAULT_SCHEMA_CLASS": "tenants.openapi.ContractSchema",
     "UNAUTHENTICATED_USER": None,
     "URL_FORMAT_OVERRIDE": None,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Hone",
+    "VERSION": "1",
+    "OAS_VERSION": "3.1.0",
+    "SCHEMA_PATH_PREFIX": "/v1",
+    "COMPONENT_SPLIT_PATCH": False,
+    "ENFORCE_NON_BLANK_FIELDS": True,
+    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+    "PREPROCESSING_HOOKS": ["tenants.openapi.public_endpoints"],
+    "POSTPROCESSING_HOOKS": ["tenants.openapi.complete"],
 }
 DATA_UPLOAD_MAX_MEMORY_SIZE = 8 * 1024 * 1024
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from common.errors import REQUEST_CODES, ROW_CODES, WORKER_CODES, ErrorKind
+from common.errors import REQUEST_CODES, ROW_CODES, WORKER_CODES, markdown_table
 
 _INTRODUCTION = """# Error codes
 
@@ -28,10 +28,4 @@ class Command(BaseCommand):
         """Print."""
         self.stdout.write(_INTRODUCTION, ending="")
         for title, codes in _SECTIONS.items():
-            self.stdout.write(f"\n## {title}\n\n| code | status | type | retry | meaning |\n|---|---|---|---|---|")
-            for code, kind in codes.items():
-                self.stdout.write(_row(code, kind))
-
-
-def _row(code: str, kind: ErrorKind) -> str:
-    return f"| `{code}` | {kind.status} | `{kind.type}` | {'yes' if kind.retry else 'no'} | {kind.meaning} |"
+            self.stdout.write(f"\n## {title}\n\n{markdown_table(codes)}", ending="")
