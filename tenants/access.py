@@ -6,19 +6,19 @@ from functools import cached_property
 from typing import Any, ClassVar
 from uuid import UUID
 
-from django.conf import settings
 from django.http import HttpRequest
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from accounts.models import User
 from accounts.selectors import find_person
+from common.addresses import address_of
 from common.errors import HoneError, not_found
 from common.http import AnyLengthRequest
 from common.ids import to_wire
 from tenants.idempotency import CreateRequest, read_create_request
 from tenants.models import ApiKey, Membership, Organization, Project, Role
-from tenants.networks import client_address, is_within
+from tenants.networks import is_within
 from tenants.permissions import OPERATIONS, ROLE_SCOPES
 from tenants.selectors import find_key, find_membership, find_project
 from tenants.services import note_key_use, session_key
@@ -136,11 +136,7 @@ def _authenticate_key(request: Request) -> Principal:
 
 
 def _check_address(request: Request, allowed: list[str]) -> None:
-    address = client_address(
-        peer=request.META.get("REMOTE_ADDR", ""),
-        forwarded_for=request.headers.get("X-Forwarded-For", ""),
-        proxies=settings.TRUSTED_PROXIES,
-    )
+    address = address_of(request._request)
     if address is None or not is_within(address, allowed):
         raise HoneError("ip_not_allowed", f"The key may not be used from {address or 'an unknown address'}")
 

@@ -62,7 +62,7 @@ KEY_CACHE_SECONDS = env.float("HONE_KEY_CACHE_SECONDS", default=10)
 if not 0 <= KEY_CACHE_SECONDS <= 3600:
     raise environ.ImproperlyConfigured("HONE_KEY_CACHE_SECONDS must be a number of seconds from 0 (off) to 3600")
 TRUSTED_PROXIES = networks("HONE_TRUSTED_PROXIES")
-"""Whose X-Forwarded-For is believed, where a key may be used from some addresses alone."""
+"""Whose X-Forwarded-For is believed (:mod:`common.addresses`): for keys that are bound, and for throttles."""
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["127.0.0.1", "localhost"])
 
 INSTALLED_APPS = [
@@ -132,8 +132,6 @@ HEADLESS_ADAPTER = "accounts.adapters.HeadlessAdapter"
 HEADLESS_TOKEN_STRATEGY = "accounts.sessions.SessionTokens"  # noqa: S105  # the name of a class
 MFA_ADAPTER = "accounts.adapters.MFAAdapter"
 MFA_TOTP_ISSUER = "Hone"
-ALLAUTH_TRUSTED_PROXY_COUNT = env.int("HONE_TRUSTED_PROXY_COUNT", default=0)
-"""How many proxies of ours append to X-Forwarded-For: attempts are counted by the client's address."""
 # Where mail goes: smtp+tls://user:password@host:port and the like.
 vars().update(env.email_url("EMAIL_URL"))
 EMAIL_TIMEOUT = 10
