@@ -193,7 +193,6 @@ CELERY_BEAT_SCHEDULE = {
     "forget-old-requests": {"task": "tenants.tasks.forget_old", "schedule": schedule(timedelta(hours=1))},
     "send-emails": {"task": "accounts.tasks.send_emails", "schedule": schedule(timedelta(seconds=5))},
     "forget-ended-sessions": {"task": "accounts.tasks.forget_sessions", "schedule": schedule(timedelta(hours=1))},
-    "send-invites": {"task": "tenants.tasks.send_invites", "schedule": schedule(timedelta(seconds=5))},
     "send-webhooks": {"task": "notifications.tasks.send_due", "schedule": schedule(timedelta(seconds=5))},
     "delete-old-webhook-events": {"task": "notifications.tasks.delete_old", "schedule": schedule(timedelta(hours=1))},
     "delete-expired-files": {"task": "files.tasks.delete_expired", "schedule": schedule(timedelta(minutes=5))},
