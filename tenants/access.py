@@ -1,27 +1,27 @@
 """The edge: who calls, and whether the call is allowed. Resolved once, then carried as an object."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, ClassVar
 from uuid import UUID
 
-from django.conf import settings
 from django.http import HttpRequest
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from accounts.models import User
 from accounts.selectors import find_person
+from common.addresses import address_of
 from common.contract import Contract
 from common.errors import HoneError, not_found
 from common.http import AnyLengthRequest
 from common.ids import to_wire
 from tenants.idempotency import CreateRequest, read_create_request
-from tenants.models import ApiKey, Membership, Organization, Project, Role
-from tenants.networks import client_address, is_within
-from tenants.permissions import OPERATIONS, ROLE_SCOPES
-from tenants.selectors import find_key, find_membership, find_project
+from tenants.models import ApiKey, Membership, Organization, Project, ProjectRole, Role
+from tenants.networks import is_within
+from tenants.permissions import OPERATIONS, PROJECT_ROLE_SCOPES, ROLE_SCOPES
+from tenants.selectors import SeenProject, find_key, find_membership, find_project
 from tenants.services import note_key_use, session_key
 
 SESSION_HEADER = "X-Session-Token"
@@ -38,6 +38,8 @@ class Principal:
     project: Project | None
     expiring_at: datetime | None = None
     """When the key expires, where that is within :data:`WARN_BEFORE_EXPIRY`."""
+    project_role: ProjectRole | None = None
+    """What a member is in the project; None for a key, and for who works there without belonging to it."""
 
     @property
     def organization_id(self) -> UUID:
@@ -56,7 +58,8 @@ class Principal:
         """What the caller may do, now."""
         if isinstance(self.caller, ApiKey):
             return frozenset(self.caller.scopes)
-        return ROLE_SCOPES[Role(self.caller.role)]
+        in_project = PROJECT_ROLE_SCOPES[self.project_role] if self.project_role else frozenset()
+        return ROLE_SCOPES[Role(self.caller.role)] | in_project
 
     @cached_property
     def key(self) -> ApiKey:
@@ -104,11 +107,11 @@ def authorize(principal: Principal, operation: str) -> None:
             raise HoneError("wrong_key_type", f"This route takes a key of kind '{permission.key_kind}'")
         holder = "key"
     else:
+        if permission.key_kind == ApiKey.Kind.PROJECT and principal.project is None:
+            raise _missing_header("OpenAI-Project", "which of the organisation's projects it is about")
         holder = f"role '{principal.caller.role}'"
     if permission.scope is not None and permission.scope not in principal.scopes:
         raise HoneError("insufficient_scope", f"The {holder} lacks the scope '{permission.scope}'")
-    if permission.key_kind == ApiKey.Kind.PROJECT and principal.project is None:
-        raise _missing_header("OpenAI-Project", "which of the organisation's projects it is about")
 
 
 def _authenticate_key(request: Request) -> Principal:
@@ -137,11 +140,7 @@ def _authenticate_key(request: Request) -> Principal:
 
 
 def _check_address(request: Request, allowed: list[str]) -> None:
-    address = client_address(
-        peer=request.META.get("REMOTE_ADDR", ""),
-        forwarded_for=request.headers.get("X-Forwarded-For", ""),
-        proxies=settings.TRUSTED_PROXIES,
-    )
+    address = address_of(request._request)
     if address is None or not is_within(address, allowed):
         raise HoneError("ip_not_allowed", f"The key may not be used from {address or 'an unknown address'}")
 
@@ -154,14 +153,19 @@ def _authenticate_member(request: Request) -> Principal:
     membership = find_membership(user=person, organization_wire_id=wanted)
     if membership is None:
         raise not_found("organisation", wanted, param="OpenAI-Organization")
-    project = None
+    principal = Principal(membership, membership.organization, None)
     if project_id := request.headers.get("OpenAI-Project"):
-        project = find_project(organization=membership.organization, wire_id=project_id)
-        if project is None:
-            raise not_found("project", project_id, param="OpenAI-Project")
-    principal = Principal(membership, membership.organization, project)
+        seen = _see_project(membership, project_id, param="OpenAI-Project")
+        principal = replace(principal, project=seen.project, project_role=seen.role)
     _check_active(principal)
     return principal
+
+
+def _see_project(membership: Membership, wire_id: str, *, param: str) -> SeenProject:
+    seen = find_project(membership=membership, wire_id=wire_id)
+    if seen is None:
+        raise not_found("project", wire_id, param=param)
+    return seen
 
 
 def _check_active(principal: Principal) -> None:
@@ -227,6 +231,8 @@ class TenantAPIView(HoneAPIView):
         if self.principal.expiring_at is not None:
             self.headers["hone-key-expires-at"] = str(int(self.principal.expiring_at.timestamp()))
         authorize(self.principal, self.operation(request))
+        if isinstance(self.principal.caller, Membership) and "project_id" in kwargs:
+            _see_project(self.principal.caller, str(kwargs["project_id"]), param="project_id")
 
     @property
     def project(self) -> Project:

@@ -1,7 +1,7 @@
 """Writes about invitations.
 
 The token that a mail carries is derived from the installation's pepper and the invitation's id, and stored nowhere: a
-dump of the database opens no organisation, and whichever process sends the mail can make it.
+dump of the database opens no organisation, and whichever process sends the mail (:mod:`accounts.services`) can make it.
 """
 
 import hmac
@@ -11,16 +11,15 @@ from datetime import timedelta
 from hashlib import sha256
 from uuid import UUID
 
-import structlog
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.core.mail import send_mail
 from django.db import IntegrityError, transaction
 from django.db.models import BooleanField, ExpressionWrapper, Q
 from django.db.models.functions import Now
 
+from accounts.emails import Letter
 from accounts.models import User
-from common.database import SYSTEM
+from accounts.services import queue_email_about
 from common.errors import HoneError
 from common.ids import from_wire, to_wire
 from tenants.idempotency import CreateRequest, earlier, remember
@@ -30,8 +29,6 @@ from tenants.projects import lock_active_project
 from tenants.scope import tenant_scope
 from tenants.selectors import get_invite
 from tenants.services import record
-
-logger = structlog.get_logger(__name__)
 
 TOKEN_PREFIX = "hone_iv_"  # noqa: S105  # what every token begins with
 VALID_FOR = timedelta(days=7)
@@ -58,7 +55,7 @@ class NewInvite:
 def create_invite(
     *, organization_id: UUID, new: NewInvite, held: frozenset[str], actor: str, request: CreateRequest
 ) -> Invite:
-    """Invite an address; the mail goes out after the commit (:func:`send_invites`).
+    """Invite an address; the mail is queued with it.
 
     ``conflict`` while another invitation of the address is pending, or when its owner is a member already.
     """
@@ -85,6 +82,7 @@ def create_invite(
         except IntegrityError as error:  # invite_pending_once
             raise HoneError("conflict", f"An invitation of {email} is pending", param="email") from error
         invite.refresh_from_db(fields=["created_at"])
+        queue_email_about(to=email, about=invite.wire_id)
         _record(invite, "sent", actor, {"email": email, "role": new.role.value})
         remember(request, invite)
     return invite
@@ -143,34 +141,22 @@ def invite_token(*, invite_id: UUID) -> str:
     return f"{TOKEN_PREFIX}{invite_id.hex}_{proof}"
 
 
-def send_invites(*, limit: int = 50) -> int:
-    """Send the mails that are due; how many went out. A mail may go out twice when this is killed in between.
-
-    The first that fails ends the round, since the server is likely away: whose turn is first is left to chance.
-    """
+def write_invite(wire_id: str) -> Letter | None:
+    """The letter that invites somebody; None when the invitation has been accepted or taken back, or has expired."""
     # Mail goes out for whoever has invited somebody: hence the system role.
-    due = Invite.all_tenants.filter(sent_at=None, accepted_at=None, expires_at__gt=Now())
-    sent = 0
-    for invite in due.select_related("organization").order_by("?")[:limit]:
-        try:
-            send_mail(
-                f"Join {invite.organization.name} on Hone",
-                _MAIL.format(
-                    organization=invite.organization.name,
-                    role=invite.role,
-                    token=invite_token(invite_id=invite.id),
-                    expires_at=invite.expires_at,
-                ),
-                None,
-                [invite.email],
-            )
-        except OSError as error:  # smtplib's errors are
-            logger.warning("an invitation could not be mailed", invite=invite.wire_id, error=type(error).__name__)
-            break
-        with transaction.atomic(using=SYSTEM):
-            Invite.all_tenants.filter(id=invite.id).update(sent_at=Now())
-        sent += 1
-    return sent
+    invites = Invite.all_tenants.filter(accepted_at=None, expires_at__gt=Now()).select_related("organization")
+    invite = invites.filter(id=from_wire(Invite.ID_PREFIX, wire_id)).first()
+    if invite is None:
+        return None
+    return Letter(
+        subject=f"Join {invite.organization.name} on Hone",
+        body=_MAIL.format(
+            organization=invite.organization.name,
+            role=invite.role,
+            token=invite_token(invite_id=invite.id),
+            expires_at=invite.expires_at,
+        ),
+    )
 
 
 def _address(text: str) -> str:

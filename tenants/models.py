@@ -178,18 +178,12 @@ class Invite(WireModel, TenantModel):
     """``{"id": wire id, "role": ProjectRole}`` of the projects that come with it."""
     created_at = models.DateTimeField(db_default=Now())
     expires_at = models.DateTimeField()
-    sent_at = models.DateTimeField(null=True)
     accepted_at = models.DateTimeField(null=True)
 
     class Meta:
         constraints: ClassVar = [
             models.UniqueConstraint(
                 fields=["organization", "email"], condition=models.Q(accepted_at=None), name="invite_pending_once"
-            ),
-        ]
-        indexes: ClassVar = [
-            models.Index(
-                fields=["created_at"], condition=models.Q(sent_at=None, accepted_at=None), name="invite_unsent"
             ),
         ]
 

@@ -3,6 +3,15 @@
 A key has the scopes it was made with and calls operations of its kind. A signed-in member has those of the role and
 calls both kinds. Every route names its operation per method; a route without a row here cannot be called, and a test
 fails.
+
+Projects. A project key is of its project, an admin key sees all of the organisation's. A signed-in member sees those
+that he or she belongs to (:class:`tenants.models.ProjectMembership`), and works there whatever the role in the
+organisation is: the scopes of the role in the project are added. Owners and admins see all the others, too, and work in
+them; so does billing see them, since usage and costs are told by project, but does no work there. To everybody else a
+project of others is one that does not exist, named by a header or in the path, and stands in no list. Whoever can found
+projects sees all of them, and is never shut out of one.
+
+What is told of the organisation as a whole (members, usage, costs, ledger, audit log) is a matter of scopes alone.
 """
 
 from dataclasses import dataclass
@@ -119,7 +128,8 @@ _READ_SCOPES = frozenset(scope for scope in ALL_SCOPES if scope.endswith(".read"
 ROLE_SCOPES: dict[Role, frozenset[str]] = {
     Role.OWNER: ALL_SCOPES,
     Role.ADMIN: ALL_SCOPES,
-    Role.DEVELOPER: PROJECT_SCOPES,
+    # To find the projects to work in.
+    Role.DEVELOPER: PROJECT_SCOPES | {"projects.read"},
     Role.BILLING: frozenset({"billing.read", "usage.read", "projects.read"}),
     Role.VIEWER: _READ_SCOPES,
 }
@@ -129,3 +139,6 @@ PROJECT_ROLE_SCOPES: dict[ProjectRole, frozenset[str]] = {
     ProjectRole.MEMBER: PROJECT_SCOPES,
 }
 """What a role in a project adds there to the scopes of the role in the organisation."""
+
+SEEING_ALL_PROJECTS = frozenset({Role.OWNER, Role.ADMIN, Role.BILLING})
+"""Roles that need not belong to a project to see it."""

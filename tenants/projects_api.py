@@ -26,6 +26,7 @@ from tenants.selectors import (
     live_project_keys,
     live_service_accounts,
     project_members,
+    projects_seen,
     roles_of_owners,
 )
 from tenants.service_accounts import (
@@ -73,7 +74,7 @@ class ProjectListView(TenantAPIView):
         wanted = page_request(request.query_params.dict(), prefix=Project.ID_PREFIX)
         includes_archived = read.flag(request.query_params, "include_archived")
         with tenant_scope(self.principal.organization_id):
-            projects = Project.objects.all()
+            projects = projects_seen(caller=self.principal.caller)
             if not includes_archived:
                 projects = projects.filter(status=Project.Status.ACTIVE)
             page = paginate(projects, wanted)

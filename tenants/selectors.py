@@ -6,6 +6,7 @@ Inside the scope, but for what the edge asks before there is one: those say that
 """
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any, TypeVar
 from uuid import UUID
@@ -27,11 +28,22 @@ from tenants.models import (
     Organization,
     Project,
     ProjectMembership,
+    ProjectRole,
     Role,
     ServiceAccount,
 )
+from tenants.permissions import SEEING_ALL_PROJECTS
 
 R = TypeVar("R", bound=Model)
+
+
+@dataclass(frozen=True)
+class SeenProject:
+    """A project, archived or not, as a member of its organisation sees it."""
+
+    project: Project
+    role: ProjectRole | None
+    """What the member is there; None for who sees it without belonging to it."""
 
 
 def get_organization(*, wire_id: str) -> Organization:
@@ -96,12 +108,25 @@ def find_membership(*, user: User, organization_wire_id: str) -> Membership | No
     return memberships.filter(user_id=user.id, organization_id=organization_id).first() if organization_id else None
 
 
-def find_project(*, organization: Organization, wire_id: str) -> Project | None:
-    """The project of an organisation with this id, archived or not."""
+def find_project(*, membership: Membership, wire_id: str) -> SeenProject | None:
+    """The project with this id; None when there is none in the member's organisation, or the member may not see it."""
     project_id = from_wire(Project.ID_PREFIX, wire_id)
+    if project_id is None:
+        return None
     # The tenant is decided; no scope is open yet at the edge.
-    projects = Project.all_tenants.filter(organization_id=organization.id)
-    return projects.filter(id=project_id).first() if project_id else None
+    project = Project.all_tenants.filter(organization_id=membership.organization_id, id=project_id).first()
+    part = ProjectMembership.all_tenants.filter(membership_id=membership.id, project_id=project_id).first()
+    if project is None or (part is None and membership.role not in SEEING_ALL_PROJECTS):
+        return None
+    return SeenProject(project, ProjectRole(part.role) if part else None)
+
+
+def projects_seen(*, caller: ApiKey | Membership) -> QuerySet[Project]:
+    """The projects that a key or a member may see, archived or not."""
+    if isinstance(caller, ApiKey) or caller.role in SEEING_ALL_PROJECTS:
+        return Project.objects.all()
+    part = ProjectMembership.objects.filter(membership_id=caller.id, project_id=OuterRef("id"))
+    return Project.objects.filter(Exists(part))
 
 
 def get_project(*, wire_id: str, lock: bool = False, param: str = "project_id") -> Project:

@@ -44,15 +44,13 @@ def django_db_setup(django_db_blocker: "DjangoDbBlocker") -> None:
 @pytest.fixture
 def database(django_db_setup: None, django_db_blocker: "DjangoDbBlocker") -> Iterator[None]:
     """The migrated database, emptied afterwards."""
-    with django_db_blocker.unblock():
-        yield
-        for alias in ("default", "system"):
-            connections[alias].close_if_unusable_or_obsolete()  # also one with a transaction left open
-        with connections[OWNER].cursor() as cursor:
-            cursor.execute(_EMPTYING)
-            (statements,) = cursor.fetchone()
-            # One transaction, at whose end the foreign keys are checked; on few rows far faster than TRUNCATE.
-            cursor.execute(f"BEGIN; {statements}; COMMIT")
+    yield from _lend_database(django_db_blocker)
+
+
+@pytest.fixture(scope="module")
+def lasting_database(django_db_setup: None, django_db_blocker: "DjangoDbBlocker") -> Iterator[None]:
+    """The same for all tests of a file: for those that change nothing."""
+    yield from _lend_database(django_db_blocker)
 
 
 @pytest.fixture(scope="session")
@@ -66,3 +64,15 @@ def server(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> I
 def cast(database: None) -> Cast:
     """Alice owns, Charlie is a stranger in another organisation."""
     return make_cast()
+
+
+def _lend_database(blocker: "DjangoDbBlocker") -> Iterator[None]:
+    with blocker.unblock():
+        yield
+        for alias in ("default", "system"):
+            connections[alias].close_if_unusable_or_obsolete()  # also one with a transaction left open
+        with connections[OWNER].cursor() as cursor:
+            cursor.execute(_EMPTYING)
+            (statements,) = cursor.fetchone()
+            # One transaction, at whose end the foreign keys are checked; on few rows far faster than TRUNCATE.
+            cursor.execute(f"BEGIN; {statements}; COMMIT")

@@ -12,10 +12,13 @@ from cryptography.fernet import Fernet
 from django.conf import settings
 from django.contrib.auth.hashers import make_password
 from django.core.validators import MaxLengthValidator
+from django.http import HttpRequest
 
 from accounts.emails import email_text
 from accounts.models import User
 from accounts.services import queue_email
+from common.addresses import address_of
+from common.errors import HoneError
 
 
 class AccountAdapter(DefaultAccountAdapter):
@@ -25,6 +28,13 @@ class AccountAdapter(DefaultAccountAdapter):
         """The address; one that does not fit would be cut off, and be somebody else's."""
         MaxLengthValidator(User._meta.get_field("email").max_length)(email)
         return email
+
+    def get_client_ip(self, request: HttpRequest) -> str:
+        """By what attempts are counted, and what sessions and messages show: the same that keys are bound to."""
+        address = address_of(request)
+        if address is None:
+            raise HoneError("ip_not_allowed", "The address you call from cannot be known; contact the operator")
+        return str(address)
 
     def send_mail(self, template_prefix: str, email: str, context: dict[str, Any]) -> None:
         """Queue a message; it is sent when the request's transaction is committed."""

@@ -1,7 +1,21 @@
 """What people are told by e-mail, in plain text."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
+
+
+@dataclass(frozen=True)
+class Letter:
+    """What a message says."""
+
+    subject: str
+    body: str
+
+
+Writer = Callable[[str], Letter | None]
+
+_writers: dict[str, Writer] = {}
 
 _CODE = """{intention}, enter this code where you asked for it:
 
@@ -44,6 +58,20 @@ _TEXTS: dict[str, tuple[str, str]] = {
     ),
 }
 _SAME = {"email_confirmation_signup": "email_confirmation"}
+
+
+def register_writer(*, prefix: str, write: Writer) -> None:
+    """Have ``write`` called with the wire id of a thing, one with this prefix, when a letter about it is sent.
+
+    So no secret lies in the outbox. None takes the letter back: the thing has ended meanwhile.
+    """
+    _writers[prefix] = write
+
+
+def write_about(wire_id: str) -> Letter | None:
+    """The letter about a thing, as of now; None when there is no reason for one any more."""
+    write = next(write for prefix, write in _writers.items() if wire_id.startswith(prefix))
+    return write(wire_id)
 
 
 def email_text(kind: str, context: Mapping[str, Any]) -> tuple[str, str]:

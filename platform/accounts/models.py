@@ -39,12 +39,14 @@ class User(AbstractBaseUser):
 
 
 class Email(models.Model):
-    """A message to a person that waits to be sent: written with what it is about, deleted once the relay has it."""
+    """A message to a person that waits to be sent: queued with what it is about, deleted once the relay has it."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     to = models.EmailField()
-    subject = models.CharField(max_length=200)
-    body = models.TextField()
+    subject = models.CharField(max_length=200, blank=True)
+    body = models.TextField(blank=True)
+    about = models.CharField(max_length=80, blank=True)
+    """Wire id of a thing that is written about when the letter is sent (:func:`accounts.emails.write_about`)."""
     attempts = models.PositiveIntegerField(default=0)
     created_at = models.DateTimeField(db_default=Now())
     next_attempt_at = models.DateTimeField(db_default=Now(), db_index=True)

@@ -10,18 +10,20 @@ from django.contrib.auth.password_validation import validate_password
 from django.contrib.sessions.models import Session
 from django.core.exceptions import ValidationError
 from django.core.mail import send_mail
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Exists, F, OuterRef
 from django.db.models.functions import Now
 
+from accounts.emails import Letter, write_about
 from accounts.models import Email, User
 from common.database import SYSTEM
 from common.errors import HoneError
+from common.ids import uuid7
 
 logger = structlog.get_logger(__name__)
 
 EMAIL_LIFETIME = timedelta(minutes=15)
-"""For how long sending a message is tried: the codes in it are valid no longer."""
+"""For how long sending a message is tried whose text is queued: the codes in it are valid no longer."""
 
 
 def get_or_create_user(*, email: str) -> User:
@@ -62,19 +64,32 @@ def queue_email(*, to: str, subject: str, body: str) -> None:
     Email.objects.create(to=to, subject=subject, body=body)
 
 
+def queue_email_about(*, to: str, about: str) -> None:
+    """The same for a tenant's thing, by its wire id, in the transaction of the caller's scope.
+
+    The text is made when it is sent (:func:`accounts.emails.register_writer`); that is tried as long as there is one.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT hone_queue_email(%s, %s, %s)", [uuid7(), to, about])
+
+
 def send_due_emails(*, limit: int = 100) -> int:
     """Send what is due, at most ``limit`` messages; how many were. One sender at a time (the task sees to that).
 
     A process that is killed after the relay took a message and before the row went sends it again. What fails is tried
     again after 2, 4, 8... seconds and given up with :data:`EMAIL_LIFETIME`.
     """
-    given_up, _ = Email.objects.filter(created_at__lt=Now() - EMAIL_LIFETIME).delete()
+    given_up, _ = Email.objects.filter(about="", created_at__lt=Now() - EMAIL_LIFETIME).delete()
     if given_up:
         logger.error("e-mails were given up", count=given_up)
     sent = 0
     for email in list(Email.objects.filter(next_attempt_at__lte=Now()).order_by("next_attempt_at")[:limit]):
+        letter = write_about(email.about) if email.about else Letter(email.subject, email.body)
+        if letter is None:
+            email.delete()
+            continue
         try:
-            send_mail(email.subject, email.body, None, [email.to])
+            send_mail(letter.subject, letter.body, None, [email.to])
         except (SMTPRecipientsRefused, SMTPResponseException) as error:
             _postpone(email, error)
         except OSError as error:  # the relay is away, for the others too

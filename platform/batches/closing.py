@@ -4,12 +4,10 @@ Locks are always taken in the order lease, shard, batch, hold; what must begin w
 in a transaction of its own and touches the leases in the next, which the periodic task repeats if need be.
 """
 
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-import structlog
 from django.conf import settings
 from django.db import transaction
 from django.db.models import QuerySet
@@ -23,6 +21,7 @@ from catalog.models import BaseModel
 from common.errors import CODES, HoneError, not_found
 from common.ids import from_wire
 from common.storage import IncomingBlob, discard_blobs
+from common.tasks import attempt
 from files.models import StoredFile
 from files.services import NewFile, add_file, release_file
 from fleet.heartbeat import WorkCancelledError
@@ -32,8 +31,6 @@ from notifications.services import emit_event
 from tenants.models import Project
 from tenants.scope import tenant_scope
 from tenants.services import SYSTEM_ACTOR, record
-
-logger = structlog.get_logger(__name__)
 
 VALIDATION_KIND = "batch_validation"
 ASSEMBLY_KIND = "batch_assembly"
@@ -219,13 +216,13 @@ def close_due_batches(*, limit: int = 200) -> None:
     # All three are found across tenants; each batch is then worked on in its own tenant's scope.
     unfinished = Batch.all_tenants.filter(finalizing_at=None).exclude(status__in=TERMINAL).order_by("expires_at")
     for batch in unfinished.filter(closing_as="", expires_at__lte=Now())[:limit]:
-        _attempt(expire_batch, batch=batch)
+        attempt(expire_batch, batch=batch)
     for batch in unfinished.exclude(closing_as="")[:limit]:
-        _attempt(close_batch, batch=batch)
+        attempt(close_batch, batch=batch)
     retired = list(BaseModel.objects.filter(is_active=False).values_list("name", flat=True))
     waiting = Shard.all_tenants.filter(lease__state__in=_UNHELD, lease__model__in=retired)
     for shard in waiting[:limit]:
-        _attempt(fail_retired, shard=shard)
+        attempt(fail_retired, shard=shard)
 
 
 def add_result_file(*, batch: Batch, blob: IncomingBlob, key: str, name: str) -> StoredFile:
@@ -287,10 +284,3 @@ def _work_leases(batch: Batch) -> list[UUID]:
     shards = Shard.objects.filter(batch_id=batch.id).values_list("lease_id", flat=True)
     validation = Batch.objects.filter(id=batch.id, control_lease__kind=VALIDATION_KIND)
     return [*shards, *validation.values_list("control_lease_id", flat=True)]
-
-
-def _attempt(function: Callable[..., None], **arguments: Any) -> None:
-    try:
-        function(**arguments)
-    except Exception:  # one batch that cannot be closed must not keep the others waiting for ever
-        logger.exception("periodic work failed", work=function.__name__)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from itertools import accumulate
 from uuid import UUID
 
-import structlog
 from django.db import transaction
 from django.db.models import Exists, F, OuterRef, Q, QuerySet, Sum
 
@@ -22,11 +21,10 @@ from billing.selectors import balance
 from billing.services import place_hold, release_hold, settle_hold
 from common.errors import HoneError
 from common.money import format_usd
+from common.tasks import attempt
 from fleet.models import Lease
 from fleet.services import lock_open_leases, pause_leases, resume_leases
 from tenants.scope import tenant_scope
-
-logger = structlog.get_logger(__name__)
 
 FUND_AHEAD = 32
 """Shards of a capped batch that are looked at when money has come free; each end of a shard looks at the next."""
@@ -113,10 +111,7 @@ def steer_waiting_batches(*, limit: int = 500) -> None:
     )
     running = Batch.all_tenants.filter(status=Batch.Status.IN_PROGRESS, closing_as="")
     for batch in running.filter(must_stop | may_go).order_by("expires_at", "id")[:limit]:
-        try:
-            steer_batch(batch=batch)
-        except Exception:  # one batch that cannot be steered must not keep the others waiting for ever
-            logger.exception("batch not steered", job=batch.wire_id)
+        attempt(steer_batch, batch=batch)
 
 
 def steer_for_credit(organization_id: UUID) -> None:

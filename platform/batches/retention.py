@@ -6,7 +6,6 @@ Everything here may be killed at any point and run again: it asks what is still 
 from datetime import timedelta
 from uuid import UUID
 
-import structlog
 from django.conf import settings
 from django.db import connection
 from django.db.models import Exists, OuterRef, Q
@@ -15,10 +14,9 @@ from django.db.models.functions import Now
 from batches.closing import ASSEMBLY_KIND, CLEARING_KIND, VALIDATION_KIND
 from batches.models import TERMINAL, Batch, Row, Segment, Shard
 from common.storage import delete_blob
+from common.tasks import attempt
 from fleet.models import OPEN_STATES, Lease
 from tenants.scope import tenant_scope
-
-logger = structlog.get_logger(__name__)
 
 CHUNK_ROWS = 10_000
 CONTROL_KINDS = (VALIDATION_KIND, ASSEMBLY_KIND, CLEARING_KIND)
@@ -50,11 +48,7 @@ def remove_old_rows(*, limit: int = 2_000) -> int:
     )
     cleared = 0
     for organization_id, batch_id in due.order_by("id").values_list("organization_id", "id")[:limit]:
-        try:
-            _clear(organization_id, batch_id)
-            cleared += 1
-        except Exception:  # one batch that cannot be cleared must not keep the others for ever
-            logger.exception("old rows not removed", batch=batch_id.hex)
+        cleared += attempt(_clear, organization_id, batch_id)
     return cleared
 
 

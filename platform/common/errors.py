@@ -40,7 +40,9 @@ REQUEST_CODES: dict[str, ErrorKind] = {
     "insufficient_scope": ErrorKind(
         403, INVALID, "The key, or the member's role, lacks a scope; the message names it."
     ),
-    "ip_not_allowed": ErrorKind(403, INVALID, "The key may not be used from this address."),
+    "ip_not_allowed": ErrorKind(
+        403, INVALID, "The key may not be used from this address, or the address cannot be known."
+    ),
     "wrong_key_type": ErrorKind(403, INVALID, "A project key on an admin route, or the other way round."),
     "organization_mismatch": ErrorKind(
         401, INVALID, "OpenAI-Organization or OpenAI-Project does not agree with the key."

@@ -3,10 +3,16 @@
 import zlib
 from collections.abc import Callable
 from functools import wraps
+from typing import ParamSpec
 
+import structlog
 from django.db import connections
 
 from common.database import SYSTEM
+
+logger = structlog.get_logger(__name__)
+
+Parameters = ParamSpec("Parameters")
 
 
 def single_flight(function: Callable[[], None]) -> Callable[[], None]:
@@ -32,3 +38,18 @@ def single_flight(function: Callable[[], None]) -> Callable[[], None]:
                 cursor.execute("SELECT pg_advisory_unlock(%s)", [key])
 
     return run
+
+
+def attempt(work: Callable[Parameters, object], *args: Parameters.args, **kwargs: Parameters.kwargs) -> bool:
+    """Do one of many pieces of work; whether that went well.
+
+    One that fails is logged, and must not keep the others waiting for ever.
+    """
+    try:
+        work(*args, **kwargs)
+    except Exception:
+        logger.exception(
+            "periodic work failed", work=work.__name__, of=[str(value) for value in (*args, *kwargs.values())]
+        )
+        return False
+    return True

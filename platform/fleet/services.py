@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from common.database import SYSTEM
 from common.errors import HoneError
+from common.tasks import attempt
 from fleet.doorbell import ring_after_commit
 from fleet.handlers import handler_of
 from fleet.models import OPEN_STATES, Lease, Node, WorkerToken
@@ -178,10 +179,7 @@ def sweep_leases(*, limit: int = 500) -> None:
     # Silence is found across tenants; each lease is then freed in its own tenant's scope.
     silent = Lease.all_tenants.filter(state=Lease.State.LEASED, leased_until__lt=Now()).order_by("leased_until")
     for lease in silent[:limit]:
-        try:
-            _free_silent(lease)
-        except Exception:  # one lease that cannot be freed must not keep the others waiting for ever
-            logger.exception("lease not freed", lease=lease.wire_id, kind=lease.kind)
+        attempt(_free_silent, lease)
 
 
 def _free_silent(lease: Lease) -> None:

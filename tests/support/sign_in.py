@@ -20,13 +20,15 @@ PASSWORD = "correct horse battery"
 class Person:
     """A client of the routes of django-allauth, and of ours, that keeps the session token it is given."""
 
-    def __init__(self, email: str, *, password: str = PASSWORD) -> None:
+    def __init__(self, email: str, *, password: str = PASSWORD, forwarded_for: str = "") -> None:
         self.email = email
         self.password = password
         self.token: str | None = None
         # Attempts are counted by address, across tests, too.
         self._client = Client(
-            raise_request_exception=False, REMOTE_ADDR=f"10.{secrets.randbits(8)}.{secrets.randbits(8)}.7"
+            raise_request_exception=False,
+            REMOTE_ADDR=f"10.{secrets.randbits(8)}.{secrets.randbits(8)}.7",
+            headers={"X-Forwarded-For": forwarded_for},
         )
 
     def call(self, method: str, path: str, fields: Any = None, *, headers: dict[str, str] | None = None) -> Any:

@@ -17,7 +17,9 @@ ROUTE = "/v1/invites/accept"
 @pytest.fixture
 def token(cast: Cast) -> str:
     """Alice invites Dora, who has no account yet."""
-    answer = cast.alice.admin.post("/v1/organization/invites", {"email": "dora@example.com", "role": "developer"})
+    projects = [{"id": cast.alice.project.wire_id, "role": "member"}]
+    fields = {"email": "dora@example.com", "role": "developer", "projects": projects}
+    answer = cast.alice.admin.post("/v1/organization/invites", fields)
     assert answer.status_code == 200, answer.content
     return invite_token(invite_id=Invite.all_tenants.get().id)
 

@@ -1,6 +1,8 @@
 """An invitation brings its addressee in, once, in time, and nobody else."""
 
-import smtplib
+from collections.abc import Callable
+from importlib import import_module
+from smtplib import SMTPServerDisconnected
 from typing import Any
 
 import pytest
@@ -8,15 +10,15 @@ from django.core import mail
 from pytest_django import Settings
 
 from accounts.models import User
-from accounts.services import get_or_create_user
+from accounts.services import get_or_create_user, send_due_emails
 from common.errors import HoneError
-from tenants.invites import accept_invite, invite_token, send_invites
+from operations.services import delete_organization
+from tenants.invites import accept_invite, invite_token
 from tenants.models import Invite, Membership, Organization, Project, ProjectMembership
 from tenants.scope import tenant_scope
 from tenants.services import set_organization_status
-from tenants.tasks import send_invites as send_invites_task
 from tests.support.cast import Cast, Member
-from tests.support.facts import change, count
+from tests.support.facts import change, count, query_owner
 from tests.support.people import roles
 from tests.support.tables import rows_of
 from tests.support.threads import at_once
@@ -52,10 +54,10 @@ def refused(token: str, user: User) -> str:
 def test_the_mail_carries_the_token_and_nothing_else_does(cast: Cast, dora: User) -> None:
     invited = invite(cast.alice)
     token = token_of(invited)
-    assert token not in str(rows_of(cast.alice.organization.id))
-    assert token.rpartition("_")[2] not in str(rows_of(cast.alice.organization.id))
-    send_invites_task.run()
-    send_invites_task.run()
+    stored = str([rows_of(cast.alice.organization.id), query_owner("SELECT * FROM accounts_email")])
+    assert token not in stored
+    assert token.rpartition("_")[2] not in stored
+    assert [send_due_emails(), send_due_emails()] == [1, 0]
     (sent,) = mail.outbox
     assert (sent.to, sent.subject) == (["dora@example.com"], "Join Alice's company on Hone")
     assert token in sent.body
@@ -66,28 +68,59 @@ def test_the_mail_carries_the_token_and_nothing_else_does(cast: Cast, dora: User
     assert (shown["status"], shown["role"], shown["organization_role"]) == ("accepted", "reader", "developer")
 
 
-def test_a_mail_that_fails_is_sent_later(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise smtplib.SMTPServerDisconnected
-
-    invite(cast.alice)
-    invite(cast.alice, email="eve@example.com")
+def test_a_mail_is_queued_with_its_invitation_or_not_at_all(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("tenants.invites.send_mail", refuse)
-        assert send_invites() == 0
-    assert mail.outbox == []
-    assert send_invites() == 2
-    assert {sent.to[0] for sent in mail.outbox} == {"dora@example.com", "eve@example.com"}
-    assert send_invites() == 0
+        patch.setattr("tenants.invites.remember", crash)
+        assert cast.alice.admin.post(INVITES, {"email": "dora@example.com", "role": "viewer"}).status_code == 500
+    assert (count("tenants_invite"), count("accounts_email")) == (0, 0)
+    again = {"x-stainless-retry-count": "1"}
+    for headers in ({}, again):
+        answer = cast.alice.admin.post(INVITES, {"email": "dora@example.com", "role": "viewer"}, headers=headers)
+        assert answer.status_code == 200
+    assert (count("tenants_invite"), count("accounts_email")) == (1, 1)
 
 
-def test_nothing_is_mailed_that_has_expired_or_been_taken_back(cast: Cast) -> None:
-    gone = invite(cast.alice, email="gone@example.com")
-    assert cast.alice.admin.delete(f"{INVITES}/{gone['id']}").status_code == 200
+def test_a_mail_that_fails_is_sent_while_the_invitation_is_valid(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
     invite(cast.alice)
-    expire()
-    assert send_invites() == 0
-    assert mail.outbox == []
+    with monkeypatch.context() as patch:
+        patch.setattr("accounts.services.send_mail", disconnect)
+        assert send_due_emails() == 0
+    change("UPDATE accounts_email SET next_attempt_at = now(), created_at = now() - interval '6 days'")
+    assert send_due_emails() == 1
+    assert [sent.to for sent in mail.outbox] == [["dora@example.com"]]
+
+
+@pytest.mark.parametrize("end", ["deleted", "expired", "accepted", "organisation deleted"])
+def test_nothing_is_mailed_that_has_come_to_an_end(cast: Cast, dora: User, end: str) -> None:
+    invited = invite(cast.alice)
+    ends: dict[str, Callable[[], Any]] = {
+        "deleted": lambda: cast.alice.admin.delete(f"{INVITES}/{invited['id']}"),
+        "expired": expire,
+        "accepted": lambda: accept_invite(token=token_of(invited), user=dora),
+        "organisation deleted": lambda: delete_organization(
+            wire_id=cast.alice.organization.wire_id, confirm="Alice's company", by="ops@example.com"
+        ),
+    }
+    ends[end]()
+    assert send_due_emails() == 0
+    assert (mail.outbox, count("accounts_email")) == ([], 0)
+
+
+def test_invitations_of_before_the_outbox_are_moved_there(cast: Cast) -> None:
+    """Those that had not been mailed."""
+    (first, *_) = import_module("tenants.migrations.0012_invites_in_the_outbox").Migration.operations
+    assert "sent_at IS NULL" in first.sql
+    invited = invite(cast.alice)
+    gone = invite(cast.alice, email="eve@example.com")
+    change("DELETE FROM accounts_email")
+    change("ALTER TABLE tenants_invite ADD COLUMN sent_at timestamptz")
+    try:
+        change("UPDATE tenants_invite SET sent_at = now() WHERE email = %s", gone["email"])
+        assert change(first.sql) == 1
+    finally:
+        change("ALTER TABLE tenants_invite DROP COLUMN sent_at")
+    assert query_owner('SELECT "to", about FROM accounts_email') == [("dora@example.com", invited["id"])]
+    assert send_due_emails() == 1
 
 
 def test_accepting_twice_at_once_makes_one_member(cast: Cast, dora: User) -> None:
@@ -209,5 +242,13 @@ def test_a_strangers_project_cannot_be_given(cast: Cast) -> None:
 def test_the_sender_is_the_installations(cast: Cast, settings: Settings) -> None:
     settings.DEFAULT_FROM_EMAIL = "hone@models.example"
     invite(cast.alice)
-    send_invites()
+    send_due_emails()
     assert mail.outbox[0].from_email == "hone@models.example"
+
+
+def crash(*_: object) -> None:
+    raise ZeroDivisionError
+
+
+def disconnect(*_: object) -> None:
+    raise SMTPServerDisconnected

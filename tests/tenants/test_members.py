@@ -75,7 +75,7 @@ def test_who_is_removed_takes_keys_and_projects_along(cast: Cast) -> None:
 
 
 def test_nobody_gives_or_takes_more_than_he_holds(cast: Cast) -> None:
-    narrow = frozenset({"members.read", "members.write"})
+    narrow = frozenset({"members.read", "members.write", "projects.read"})
     issued = create_admin_key(organization_id=cast.alice.organization.id, name="narrow", actor="system", scopes=narrow)
     client = ApiClient(issued.token)
     bob, alice = (user_id(cast.alice, f"{name}@example.com") for name in ("bob", "alice"))

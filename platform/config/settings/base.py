@@ -62,7 +62,7 @@ KEY_CACHE_SECONDS = env.float("HONE_KEY_CACHE_SECONDS", default=10)
 if not 0 <= KEY_CACHE_SECONDS <= 3600:
     raise environ.ImproperlyConfigured("HONE_KEY_CACHE_SECONDS must be a number of seconds from 0 (off) to 3600")
 TRUSTED_PROXIES = networks("HONE_TRUSTED_PROXIES")
-"""Whose X-Forwarded-For is believed, where a key may be used from some addresses alone."""
+"""Whose X-Forwarded-For is believed (:mod:`common.addresses`): for keys that are bound, and for throttles."""
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["127.0.0.1", "localhost"])
 
 INSTALLED_APPS = [
@@ -133,8 +133,6 @@ HEADLESS_ADAPTER = "accounts.adapters.HeadlessAdapter"
 HEADLESS_TOKEN_STRATEGY = "accounts.sessions.SessionTokens"  # noqa: S105  # the name of a class
 MFA_ADAPTER = "accounts.adapters.MFAAdapter"
 MFA_TOTP_ISSUER = "Hone"
-ALLAUTH_TRUSTED_PROXY_COUNT = env.int("HONE_TRUSTED_PROXY_COUNT", default=0)
-"""How many proxies of ours append to X-Forwarded-For: attempts are counted by the client's address."""
 # Where mail goes: smtp+tls://user:password@host:port and the like.
 vars().update(env.email_url("EMAIL_URL"))
 EMAIL_TIMEOUT = 10
@@ -196,7 +194,6 @@ CELERY_BEAT_SCHEDULE = {
     "forget-old-requests": {"task": "tenants.tasks.forget_old", "schedule": schedule(timedelta(hours=1))},
     "send-emails": {"task": "accounts.tasks.send_emails", "schedule": schedule(timedelta(seconds=5))},
     "forget-ended-sessions": {"task": "accounts.tasks.forget_sessions", "schedule": schedule(timedelta(hours=1))},
-    "send-invites": {"task": "tenants.tasks.send_invites", "schedule": schedule(timedelta(seconds=5))},
     "send-webhooks": {"task": "notifications.tasks.send_due", "schedule": schedule(timedelta(seconds=5))},
     "delete-old-webhook-events": {"task": "notifications.tasks.delete_old", "schedule": schedule(timedelta(hours=1))},
     "delete-expired-files": {"task": "files.tasks.delete_expired", "schedule": schedule(timedelta(minutes=5))},

@@ -1,5 +1,6 @@
 """Signing in: passwords, second factors, sessions, throttles."""
 
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -101,6 +102,33 @@ def test_wrong_passwords_from_one_place_are_counted_whomever_they_are_for(ada: P
     place.email, place.password = ada.email, ada.password
     assert errors(place.sign_in()) == ["too_many_login_attempts"]
     assert again(ada).sign_in().status_code == 200
+
+
+def test_behind_proxies_attempts_are_counted_by_who_is_behind_them(ada: Person, settings: Settings) -> None:
+    settings.TRUSTED_PROXIES = [ip_network("10.0.0.0/8")]
+    for number in range(10):
+        # Through another proxy each time, with a beginning of the list that anybody can make up.
+        sent = f"198.51.100.{number}, 203.0.113.7, 10.0.0.{number}"
+        guess = Person(f"nobody-{number}@example.com", password="wrong horse battery", forwarded_for=sent)
+        assert errors(guess.sign_in()) == ["email_password_mismatch"]
+    same = Person(ada.email, password=ada.password, forwarded_for="203.0.113.7")
+    assert errors(same.sign_in()) == ["too_many_login_attempts"]
+    other = Person(ada.email, password=ada.password, forwarded_for="203.0.113.7, 203.0.113.8")
+    assert other.sign_in().status_code == 200
+    assert {session["ip"] for session in other.auth("GET", "auth/sessions").json()["data"]} >= {"203.0.113.8"}
+
+
+def test_a_header_of_nobody_trusted_changes_nothing(ada: Person) -> None:
+    guess = Person(ada.email, password=ada.password, forwarded_for="203.0.113.7")
+    assert guess.sign_in().status_code == 200
+    ips = {session["ip"] for session in guess.auth("GET", "auth/sessions").json()["data"]}
+    assert {ip.partition(".")[0] for ip in ips} == {"10"}
+
+
+def test_who_cannot_be_told_apart_does_not_sign_in(ada: Person, settings: Settings) -> None:
+    settings.TRUSTED_PROXIES = [ip_network("10.0.0.0/8")]
+    answer = Person(ada.email, password=ada.password, forwarded_for="unknown").sign_in()
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "ip_not_allowed")
 
 
 def test_sign_ups_from_one_place_are_counted(database: None) -> None:
