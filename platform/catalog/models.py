@@ -50,14 +50,16 @@ class BaseModel(models.Model):
 class Price(models.Model):
     """A price as it is charged, in nano-USD per token. Never changed: a new version takes effect instead.
 
-    $0.05 per million tokens is 50 nano-USD per token.
+    Training is charged for each token that passes through the model, as input. $0.05 per million tokens is 50
+    nano-USD per token.
     """
 
     class Kind(models.TextChoices):
-        """Online calls and batches have prices of their own."""
+        """Online calls, batches and training have prices of their own."""
 
         ONLINE = "online"
         BATCH = "batch"
+        TRAINING = "training"
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     model = models.ForeignKey(BaseModel, on_delete=models.PROTECT, related_name="prices")

@@ -43,10 +43,13 @@ class _PreparedModel:
     special_tokens: dict[str, str]
 
 
-def register_model(*, directory: Path, online: TokenPrice, batch: Mapping[str, TokenPrice]) -> BaseModel:
+def register_model(
+    *, directory: Path, online: TokenPrice, batch: Mapping[str, TokenPrice], training: TokenPrice | None = None
+) -> BaseModel:
     """Put a prepared model into the catalogue, or bring its entry and prices up to date. Safe to repeat.
 
-    ``batch`` has a price for each completion window that is offered.
+    ``batch`` has a price for each completion window that is offered. A model without a price of training cannot be
+    fine-tuned.
     """
     prepared = _read(directory)
     tokenizer_key = save_addressed("catalog/tokenizers", prepared.tokenizer)
@@ -68,6 +71,8 @@ def register_model(*, directory: Path, online: TokenPrice, batch: Mapping[str, T
         _set_price(model, Price.Kind.ONLINE, "", online)
         for window, price in batch.items():
             _set_price(model, Price.Kind.BATCH, window, price)
+        if training:
+            _set_price(model, Price.Kind.TRAINING, "", training)
     return model
 
 

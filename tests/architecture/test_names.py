@@ -42,6 +42,7 @@ EXTRA_MODULES = {
     "billing": {"costs", "watchers"},
     "catalog": {"restrictions", "tokens"},
     "files": {"duplicates", "multipart", "quota", "uploads", "uploads_api"},
+    "finetuning": set(),
     "fleet": {"beat", "claims", "doorbell", "handlers", "heartbeat", "reports"},
     # The edge and the two walls, which every other app imports by these names; what a process knows of keys.
     "tenants": {

@@ -84,6 +84,7 @@ INSTALLED_APPS = [
     "metering",
     "billing",
     "batches",
+    "finetuning",
     "operations",
 ]
 MIDDLEWARE = [

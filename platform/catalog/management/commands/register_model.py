@@ -25,6 +25,7 @@ class Command(BaseCommand):
         parser.add_argument("directory", type=Path)
         parser.add_argument("--input-usd", default="0.05", help="dollars per million input tokens, online")
         parser.add_argument("--output-usd", default="0.10", help="dollars per million output tokens, online")
+        parser.add_argument("--training-usd", default="0.50", help="dollars per million tokens trained on")
         parser.add_argument(
             "--batch-factor",
             action="append",
@@ -43,6 +44,7 @@ class Command(BaseCommand):
                     window: _token_price(options["input_usd"], options["output_usd"], factor=factor)
                     for window, factor in _factors(options["batch_factor"]).items()
                 },
+                training=_token_price(options["training_usd"], "0", factor="1"),
             )
         except (HoneError, ValueError) as error:
             raise CommandError(str(error)) from error
