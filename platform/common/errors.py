@@ -87,6 +87,11 @@ ROW_CODES: dict[str, ErrorKind] = {
     "worker_failure": ErrorKind(500, SERVER, "The row could not be run, in several tries."),
     "batch_failed": ErrorKind(500, SERVER, "Validation, or writing the files, failed several times."),
 }
+JOB_CODES: dict[str, ErrorKind] = {
+    "invalid_training_data": ErrorKind(400, INVALID, "The training file holds rows that cannot be trained on."),
+    "training_failed": ErrorKind(500, SERVER, "The training could not be brought to its end; the message says why."),
+    "job_failed": ErrorKind(500, SERVER, "Preparing the data or publishing the model failed several times."),
+}
 WORKER_CODES: dict[str, ErrorKind] = {
     "invalid_worker_token": ErrorKind(401, INVALID, "Unknown or revoked worker token."),
     "protocol_unsupported": ErrorKind(426, INVALID, "The node speaks a protocol version that is no longer served."),
@@ -94,8 +99,11 @@ WORKER_CODES: dict[str, ErrorKind] = {
     "lease_lost": ErrorKind(409, INVALID, "The lease has ended or moved on; nothing was changed."),
     "segment_conflict": ErrorKind(409, INVALID, "This segment number holds other bytes, or a row already finished."),
     "rows_missing": ErrorKind(409, INVALID, "The lease cannot complete: rows have no result yet."),
+    "events_out_of_order": ErrorKind(409, INVALID, "Events of the trainer are missing before these."),
+    "artifacts_missing": ErrorKind(409, INVALID, "What the trainer has reported has not been put yet."),
+    "artifact_conflict": ErrorKind(409, INVALID, "Other bytes stand there, of a checkpoint that has been reported."),
 }
-CODES = REQUEST_CODES | ROW_CODES | WORKER_CODES
+CODES = REQUEST_CODES | ROW_CODES | JOB_CODES | WORKER_CODES
 
 
 class HoneError(Exception):

@@ -4,6 +4,20 @@ from django.apps import AppConfig
 
 
 class FinetuningConfig(AppConfig):
-    """From uploaded data to an evaluated model."""
+    """From uploaded data to an evaluated model. Registers what a job consists of, work and blobs."""
 
     name = "finetuning"
+
+    def ready(self) -> None:
+        """Make the kinds known to the fleet, and the blobs to the sweep of orphans."""
+        from common.orphans import register_blob_owner  # noqa: PLC0415  # needs models
+        from finetuning import handlers, selectors  # noqa: PLC0415
+        from finetuning.artifacts import BLOBS  # noqa: PLC0415
+        from fleet.handlers import register  # noqa: PLC0415
+
+        register(handlers.PreparationHandler())
+        register(handlers.TrainingHandler())
+        register(handlers.PublicationHandler())
+        register(handlers.ConclusionHandler())
+        register(handlers.CheckpointHandler())
+        register_blob_owner(kind=BLOBS, referenced=selectors.referenced_blobs)

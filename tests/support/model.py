@@ -13,6 +13,7 @@ from tests.support.cast import MODEL
 
 ONLINE = TokenPrice(input_nanos=100, cached_input_nanos=50, output_nanos=200)
 BATCH = TokenPrice(input_nanos=50, cached_input_nanos=25, output_nanos=100)
+TRAINING = TokenPrice(input_nanos=500, cached_input_nanos=500, output_nanos=0)
 CHAT_TEMPLATE = "{% for message in messages %}<{{ message.role }}>{{ message.content }}\n{% endfor %}<assistant>"
 
 
@@ -42,6 +43,7 @@ def add_model(
     context_length: int = 4_096,
     batch: TokenPrice = BATCH,
     windows: Sequence[str] = COMPLETION_WINDOWS,
+    training: TokenPrice | None = TRAINING,
 ) -> BaseModel:
     """Write a prepared model's folder (without weights, which the control plane never reads) and register it."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -56,7 +58,8 @@ def add_model(
         "files": {},
     }
     (folder / "hone-model.json").write_text(json.dumps(manifest))
-    return register_model(directory=folder, online=ONLINE, batch=dict.fromkeys(windows, batch))
+    prices = dict.fromkeys(windows, batch)
+    return register_model(directory=folder, online=ONLINE, batch=prices, training=training)
 
 
 def _write_tokenizer(folder: Path) -> None:
