@@ -19,12 +19,12 @@ from batches.closing import (
     fail_rows,
     fail_unrunnable,
 )
-from batches.lines import parse_line
 from batches.models import Row, Shard
 from batches.selectors import get_controlled_batch
 from batches.validation import SHARD_KIND, validate_batch
 from common.errors import HoneError
 from common.storage import open_blob
+from files.lines import parse_line
 from fleet.handlers import ControlHandler, LeaseHandler
 from fleet.models import Lease
 from inference_workers.protocol import ShardWork

@@ -12,7 +12,8 @@ class FinetuningConfig(AppConfig):
         """Make the kinds known to the fleet, and the blobs to the sweep of orphans."""
         from common.orphans import register_blob_owner  # noqa: PLC0415  # needs models
         from finetuning import handlers, selectors  # noqa: PLC0415
-        from finetuning.artifacts import BLOBS  # noqa: PLC0415
+        from finetuning.artifacts import BLOBS as ARTIFACT_BLOBS  # noqa: PLC0415
+        from finetuning.datasets import BLOB_KIND as DATASET_BLOBS  # noqa: PLC0415
         from fleet.handlers import register  # noqa: PLC0415
 
         register(handlers.PreparationHandler())
@@ -20,4 +21,5 @@ class FinetuningConfig(AppConfig):
         register(handlers.PublicationHandler())
         register(handlers.ConclusionHandler())
         register(handlers.CheckpointHandler())
-        register_blob_owner(kind=BLOBS, referenced=selectors.referenced_blobs)
+        for kind in (ARTIFACT_BLOBS, DATASET_BLOBS):
+            register_blob_owner(kind=kind, referenced=selectors.referenced_blobs)

@@ -4,6 +4,7 @@ The same request on the same data gives the same numbers: nothing here looks at 
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -95,7 +96,7 @@ class Choices:
     method: str
     context_length: int
     rows: int
-    recipe: dict[str, Any] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
     """Defaults of the recipe, by name; a customer's own values come first."""
     lora: Lora | None = None
     """The shape of the adapter that is trained on."""
@@ -115,20 +116,17 @@ def max_seq_length(hyperparameters: dict[str, Any], *, context_length: int) -> i
 
 def resolve(hyperparameters: dict[str, Any], choices: Choices) -> Hyperparameters:
     """The numbers of a training."""
-    asked = {
-        name: value
-        for name, value in {**choices.recipe, **_without_auto(hyperparameters)}.items()
-        if value not in (None, AUTO)
-    }
+    own = {name: value for name, value in hyperparameters.items() if value not in (None, AUTO)}
+    asked = {**choices.recipe, **own}
     n_epochs = asked.get("n_epochs") or _auto_epochs(choices.rows)
-    multiplier = asked.get("learning_rate_multiplier", 1.0)
-    rate = asked.get("learning_rate", BASE_LEARNING_RATES[FineTuningJob.Method(choices.method)] * multiplier)
+    multiplier = own.get("learning_rate_multiplier", 1.0)
+    usual_rate = choices.recipe.get("learning_rate") or BASE_LEARNING_RATES[FineTuningJob.Method(choices.method)]
     stopping = asked.get("early_stopping")
     is_dpo = choices.method == FineTuningJob.Method.DPO
     return Hyperparameters(
         n_epochs=n_epochs,
         batch_size=min(asked.get("batch_size") or _auto_batch_size(choices.rows), choices.rows),
-        learning_rate=rate,
+        learning_rate=own.get("learning_rate", usual_rate * multiplier),
         learning_rate_multiplier=multiplier,
         scheduler=asked.get("scheduler", "linear"),
         warmup_ratio=asked.get("warmup_ratio", 0.05),
@@ -147,10 +145,6 @@ def resolve(hyperparameters: dict[str, Any], choices: Choices) -> Hyperparameter
         gradient_checkpointing=asked.get("gradient_checkpointing", False),
         lora=choices.lora or _lora(asked.get("lora") or {}),
     )
-
-
-def _without_auto(hyperparameters: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in hyperparameters.items() if value not in (None, AUTO)}
 
 
 def _auto_epochs(rows: int) -> int:

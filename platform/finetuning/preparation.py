@@ -12,6 +12,7 @@ from structlog.contextvars import bound_contextvars
 from catalog.models import Price
 from catalog.selectors import current_prices
 from common.errors import HoneError
+from files.inspection import RowProblem
 from finetuning.artifacts import add_input
 from finetuning.closing import fail_job
 from finetuning.datasets import DatasetPart, DatasetRequest, PreparedDataset, prepare_dataset
@@ -19,6 +20,7 @@ from finetuning.events import WARN, tell
 from finetuning.funding import hold_for, is_cap_near
 from finetuning.hyperparameters import Choices, Hyperparameters, asked_for, max_seq_length, resolve
 from finetuning.models import FineTuningJob, TrainingRun
+from finetuning.recipes import get_recipe
 from finetuning.selectors import get_leased_job
 from finetuning.stages import TRAINING_KIND, lock_leased_job, queue_stage
 from fleet.heartbeat import Heartbeat
@@ -34,7 +36,7 @@ def prepare_job(*, lease: Lease) -> None:
     with bound_contextvars(job=job.wire_id):
         prepared = prepare_dataset(request=dataset_request(job), keep_alive=Heartbeat(lease))
         if prepared.problems:
-            _fail(lease, "invalid_training_data", _complaint(prepared))
+            _fail(lease, "invalid_training_data", _complaint(prepared.problems), param=prepared.problems[0].param)
             return
         try:
             _queue_training(lease, prepared)
@@ -64,7 +66,12 @@ def dataset_request(job: FineTuningJob) -> DatasetRequest:
 def _queue_training(lease: Lease, prepared: PreparedDataset) -> None:
     with tenant_scope(lease.organization_id):
         job = lock_leased_job(lease=lease)
-        choices = Choices(method=job.method, context_length=job.base.context_length, rows=prepared.train.rows)
+        choices = Choices(
+            method=job.method,
+            context_length=job.base.context_length,
+            rows=prepared.train.rows,
+            recipe=get_recipe(job.recipe).hyperparameters if job.recipe else {},
+        )
         resolved = resolve(job.hyperparameters, choices)
         _note_what_is_known(job, prepared, resolved)
         for name, part in _parts(prepared).items():
@@ -126,15 +133,15 @@ def _facts(part: DatasetPart) -> dict[str, Any]:
     }
 
 
-def _complaint(prepared: PreparedDataset) -> str:
-    first, *others = prepared.problems
-    where = f"Line {first.line}: " if first.line else ""
-    more = f" (and {len(others)} more problems)" if others else ""
-    return f"{where}{first.message}{more}. GET /v1/files/<file id>/report lists every bad row"
+def _complaint(problems: list[RowProblem]) -> str:
+    first = problems[0]
+    where = f"Line {first.line}{f', {first.pointer}' if first.pointer else ''}: " if first.line else ""
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"{where}{first.message}. {first.fix}{more}"
 
 
-def _fail(lease: Lease, code: str, message: str) -> None:
+def _fail(lease: Lease, code: str, message: str, *, param: str | None = None) -> None:
     with tenant_scope(lease.organization_id):
         job = lock_leased_job(lease=lease)
         complete_lease(lease=lease)
-        fail_job(job=job, code=code, message=message, param="training_file" if code != "insufficient_quota" else None)
+        fail_job(job=job, code=code, message=message, param=param)

@@ -13,6 +13,7 @@ from finetuning.closing import with_locked_job
 from finetuning.events import tell
 from finetuning.funding import hold_for, is_cap_near
 from finetuning.models import FineTuningJob
+from finetuning.shaping import shape_of
 from finetuning.stages import PREPARATION_KIND, TRAINING_KIND, queue_stage
 from fleet.services import pause_leases, resume_leases
 from tenants.idempotency import CreateRequest, earlier, remember
@@ -48,6 +49,13 @@ def create_job(*, project: Project, key: ApiKey, new: NewJob, request: CreateReq
 
     Its files cannot be deleted until the job has ended.
     """
+    shape_of(recipe=new.recipe or None, column_mapping=new.column_mapping)  # says what is wrong with either
+    if new.hyperparameters.get("early_stopping") and not (new.validation_file or new.validation_fraction):
+        raise HoneError(
+            "invalid_value",
+            "'early_stopping' needs rows to judge by: give a validation_file or a validation_fraction",
+            param=f"method.{new.method}.hyperparameters.early_stopping",
+        )
     with tenant_scope(project.organization_id):
         made = earlier(request, FineTuningJob)
         if made is not None:

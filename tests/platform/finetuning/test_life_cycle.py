@@ -1,5 +1,7 @@
 """From data to a model: the states of a job, and what a node has to do with them."""
 
+import pytest
+
 from tests.support.cast import MODEL, Cast
 from tests.support.jobs import (
     create,
@@ -8,6 +10,8 @@ from tests.support.jobs import (
     trainer_node,
 )
 from tests.support.worker import run_control
+
+pytestmark = pytest.mark.usefixtures("model")
 
 
 def test_a_job_goes_from_its_files_to_a_model(cast: Cast) -> None:
