@@ -40,9 +40,20 @@ EXTRA_MODULES = {
         "worker_api",
     },
     "billing": {"costs", "watchers"},
-    "catalog": {"restrictions", "tokens"},
+    "catalog": {
+        "adapters",
+        "aliases",
+        "archives",
+        "dependents",
+        "manifests",
+        "publishing",
+        "restrictions",
+        "sharing",
+        "tokens",
+        "tuned_api",
+    },
     "files": {"duplicates", "multipart", "quota", "uploads", "uploads_api"},
-    "finetuning": set(),
+    "finetuning": {"canaries"},
     "fleet": {"beat", "claims", "doorbell", "handlers", "heartbeat", "reports"},
     # The edge and the two walls, which every other app imports by these names; what a process knows of keys.
     "tenants": {
