@@ -102,7 +102,8 @@ class ShardHandler(LeaseHandler):
 
     def adapter(self, lease: Lease) -> FineTunedModel | None:
         """What the rows ask for."""
-        return Shard.objects.select_related("adapter").get(lease_id=lease.id).adapter
+        model: FineTunedModel | None = Shard.objects.select_related("adapter").get(lease_id=lease.id).adapter
+        return model
 
     def completed(self, lease: Lease) -> None:
         """Only when every row has its result."""

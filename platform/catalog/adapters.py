@@ -67,7 +67,7 @@ class AdapterFacts:
 @dataclass(frozen=True, kw_only=True)
 class _Tensor:
     dtype: str
-    shape: tuple[int, ...]
+    shape: tuple[int, int]
     begin: int
     end: int
 
@@ -140,25 +140,27 @@ def _read_rank(content: bytes) -> int:
     if config.get("init_lora_weights") not in _INITIAL_WEIGHTS:
         _refuse(f"{ADAPTER_CONFIG}: init_lora_weights {config['init_lora_weights']!r} changes the base model, too")
     rank, alpha = config.get("r"), config.get("lora_alpha")
-    if type(rank) is not int or not 1 <= rank <= settings.LORA_MAX_RANK:
+    if not isinstance(rank, int) or isinstance(rank, bool) or not 1 <= rank <= settings.LORA_MAX_RANK:
         _refuse(f"its rank is {rank!r}; adapters of rank 1 to {settings.LORA_MAX_RANK} can be served")
-    if type(alpha) not in (int, float) or not 0 < alpha < math.inf:
+    if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not 0 < alpha < math.inf:
         _refuse(f"lora_alpha is {alpha!r} and must be a number above 0")
     return rank
 
 
 def _read_tensor(name: str, entry: object) -> _Tensor:
     values: dict[str, Any] = entry if isinstance(entry, dict) else {}
-    dtype, shape, place = (values.get(member) for member in ("dtype", "shape", "data_offsets"))
+    dtype = values.get("dtype")
     if not isinstance(dtype, str) or dtype not in _ITEM_BYTES:
         _refuse(f"{name}: its numbers are {dtype!r}; weights are {', '.join(_ITEM_BYTES)}")
-    if not _are_sizes(shape) or len(shape) != 2 or not _are_sizes(place) or len(place) != 2:
-        _refuse(f"{name}: shape and data_offsets must be two whole numbers each")
-    return _Tensor(dtype=dtype, shape=tuple(shape), begin=place[0], end=place[1])
+    shape, (begin, end) = _read_pair(name, values.get("shape")), _read_pair(name, values.get("data_offsets"))
+    return _Tensor(dtype=dtype, shape=shape, begin=begin, end=end)
 
 
-def _are_sizes(value: Any) -> bool:
-    return isinstance(value, list) and all(type(number) is int and 0 <= number < 2**48 for number in value)
+def _read_pair(name: str, value: object) -> tuple[int, int]:
+    match value:
+        case [int(), int()] if all(type(number) is int and 0 <= number < 2**48 for number in value):
+            return value[0], value[1]
+    _refuse(f"{name}: shape and data_offsets must be two whole numbers each")
 
 
 def _check_shapes(tensors: Mapping[str, _Tensor], modules: Mapping[str, tuple[int, int]], rank: int) -> int:

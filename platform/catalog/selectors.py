@@ -61,18 +61,6 @@ def active_models() -> QuerySet[BaseModel]:
     return BaseModel.objects.filter(is_active=True)
 
 
-def usable_models(*, key: ApiKey) -> QuerySet[BaseModel]:
-    """Models that a key may call: the key's own list, and its project's policy. Call inside the scope."""
-    models = active_models()
-    if key.allowed_models is not None:
-        models = models.filter(name__in=key.allowed_models)
-    policy = get_policy(project_id=key.project_id) if key.project_id else None
-    if policy is None:
-        return models
-    named = models.filter(name__in=policy.model_names)
-    return named if policy.mode == ModelPolicy.Mode.ALLOW else models.exclude(name__in=policy.model_names)
-
-
 def get_policy(*, project_id: UUID) -> ModelPolicy | None:
     """The project's policy, if it has one. Call inside the scope."""
     return ModelPolicy.objects.filter(project_id=project_id).first()

@@ -228,8 +228,9 @@ class PermissionListView(TenantAPIView):
         with tenant_scope(self.principal.organization_id):
             model = get_shareable(name=checkpoint)
             permissions = CheckpointPermission.objects.filter(model_id=model.id)
-            if project_id := query.get("project_id"):
-                permissions = permissions.filter(project_id=from_wire(Project.ID_PREFIX, project_id))
+            if wire_id := query.get("project_id"):
+                project_id = from_wire(Project.ID_PREFIX, wire_id)
+                permissions = permissions.filter(project_id=project_id) if project_id else permissions.none()
             return Response(paginate(permissions, wanted).render(render_permission))
 
 

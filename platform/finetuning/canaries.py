@@ -60,4 +60,5 @@ class CanaryHandler(LeaseHandler):
 
 
 def _model_of(lease: Lease) -> FineTunedModel:
-    return Canary.objects.select_related("model__base").get(lease_id=lease.id).model
+    model: FineTunedModel = Canary.objects.select_related("model__base").get(lease_id=lease.id).model
+    return model
