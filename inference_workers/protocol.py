@@ -14,7 +14,9 @@ call                                  body                   answer
 POST nodes                            NodeHello              200 NodeWelcome; 426 protocol_unsupported
 POST nodes/{id}/heartbeat             NodeReport             200 NodeOrders; 409 node_replaced
 POST nodes/{id}/leases                LeaseRequest           200 LeaseGrant; 204 no work; 409 node_replaced
+POST nodes/{id}/adapters              AdapterInventory       200 AdapterOrders
 GET  leases/{id}/input                                       200 NDJSON of WorkRow; 409 lease_lost
+GET  leases/{id}/adapter/{path}                              200 bytes of AdapterRef.files; 404; 409 lease_lost
 PUT  leases/{id}/segments/{n}         NDJSON of RowResult    201; 200 the same again;
                                                              409 segment_conflict | lease_lost
 GET  leases/{id}/inputs/{name}                               200 bytes; 409 lease_lost
@@ -37,6 +39,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import types
 import typing
 from dataclasses import dataclass, field
@@ -67,13 +70,14 @@ MAX_SEGMENT_BYTES = 64 * 1024 * 1024
 MAX_EVENTS = 500
 """Most events of a training that may come at once."""
 
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
-"""What an adapter consists of, in PEFT's format: below ``adapter/`` the trained one, below ``checkpoints/step-N/``
-those on the way."""
-
 STATE_FILES = ("state.json", "state.safetensors")
 """What a checkpoint holds beside its adapter: optimiser, schedule, random states and place in the data, with which the
 training goes on as if it had never stopped."""
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
+"""All that an adapter consists of, in PEFT's format; nothing else is accepted, stored or brought to a node."""
 
 
 class MessageError(ValueError):
@@ -84,6 +88,10 @@ class LeaseKind(StrEnum):
     """The kinds of work that a node may lease."""
 
     BATCH_SHARD = "batch_shard"
+    TUNED_SHARD = "tuned_shard"
+    """The same on a fine-tuned model: for nodes whose engine takes adapters."""
+    CANARY = "canary"
+    """Try an adapter that nobody may call yet."""
     TRAINING = "training"
     """Of a model that the node says it trains, whether or not its engine is ready."""
     EVALUATION = "evaluation"
@@ -224,12 +232,61 @@ class LeaseGrant:
     deadline_at: float
     """Unix seconds by the control plane's clock; informative."""
     work: dict[str, Any]
-    """What the kind needs: the fields of :class:`ShardWork`, for a training those of :class:`TrainingWork`."""
+    """What the kind needs: the fields of :class:`ShardWork`, :class:`CanaryWork` or :class:`TrainingWork`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlobRef:
+    """Bytes that can be fetched, and how to know them."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterRef:
+    """An adapter that the work needs; ``GET leases/{id}/adapter/{path}`` brings its files."""
+
+    name: str
+    """Of the fine-tuned model: what requests name, and what the engine calls the adapter."""
+    files: dict[str, BlobRef]
+    rank: int
+
+    @property
+    def address(self) -> str:
+        """SHA-256 over the names and digests of the files, as ``sha256sum`` prints them: where a node keeps them."""
+        lines = (f"{file.sha256}  {path}\n" for path, file in sorted(self.files.items()))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterInventory:
+    """What a node keeps of adapters (:attr:`AdapterRef.address`), asked about from time to time."""
+
+    incarnation: str
+    addresses: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterOrders:
+    """Of an inventory, what has been deleted meanwhile: drop it."""
+
+    drop: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CanaryWork:
+    """``LeaseGrant.work`` of kind ``canary``.
+
+    Fail it with code ``canary_refused``, for good, when the adapter may not be served.
+    """
+
+    adapter: AdapterRef
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardWork:
-    """``LeaseGrant.work`` of kind ``batch_shard``."""
+    """``LeaseGrant.work`` of kinds ``batch_shard`` and ``tuned_shard``."""
 
     batch_id: str
     endpoint: str
@@ -239,14 +296,8 @@ class ShardWork:
     next_segment: int
     """Number of the next segment of this lease; segments are numbered without gaps."""
     row_timeout_seconds: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class BlobRef:
-    """Bytes that can be fetched, and how to know them."""
-
-    sha256: str
-    bytes: int
+    adapter: AdapterRef | None = None
+    """What every row needs loaded; without one they are for the base model."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,13 +10,16 @@ from uuid import UUID
 
 from django.utils import timezone
 
+from catalog.models import FineTunedModel
+from catalog.publishing import mark_refused
 from common.errors import HoneError
 from files.services import release_file
 from finetuning.artifacts import clear_artifacts
 from finetuning.events import ERROR, INFO, tell
 from finetuning.funding import release
 from finetuning.models import FineTuningJob
-from finetuning.selectors import get_job, project_jobs
+from finetuning.selectors import get_job, get_leased_job, project_jobs
+from finetuning.stages import CONCLUSION_KIND
 from fleet.models import Lease
 from fleet.services import revoke_leases
 from notifications.services import emit_event
@@ -36,6 +39,8 @@ def cancel_job(*, project: Project, wire_id: str, actor: str) -> FineTuningJob:
             return job
         if job.is_terminal:
             raise HoneError("conflict", f"A job that has {job.status} cannot be cancelled", param="id")
+        if job.lease is not None and job.lease.kind == CONCLUSION_KIND:
+            raise HoneError("conflict", "The job's model is ready; the job cannot be cancelled any more", param="id")
         if job.lease_id is not None:
             revoke_leases(lease_ids=[job.lease_id])
         end_job(job=job, status=FineTuningJob.Status.CANCELLED, message="The job was cancelled", actor=actor)
@@ -60,6 +65,12 @@ def fail_job(*, job: FineTuningJob, code: str, message: str, param: str | None =
     end_job(job=job, status=FineTuningJob.Status.FAILED, message=f"The job failed: {message}", actor=SYSTEM_ACTOR)
 
 
+def fail_after_trial(*, lease: Lease, message: str) -> None:
+    """A model will never be ready; if it is a job's result, that fails. Inside the scope, with the lease locked."""
+    if FineTuningJob.objects.filter(lease_id=lease.id).exists():
+        fail_job(job=get_leased_job(lease=lease, lock=True), code="adapter_refused", message=message)
+
+
 def end_job(*, job: FineTuningJob, status: FineTuningJob.Status, message: str, actor: str) -> None:
     """Nothing changes about the job from here on. Call inside the scope, with its lease and the job locked."""
     tell(job, message, level=ERROR if status == FineTuningJob.Status.FAILED else INFO)
@@ -67,6 +78,9 @@ def end_job(*, job: FineTuningJob, status: FineTuningJob.Status, message: str, a
     job.finished_at = timezone.now()
     job.pause_reason = ""
     job.save(update_fields=["status", "finished_at", "pause_reason", "error"])
+    if status != FineTuningJob.Status.SUCCEEDED and job.fine_tuned_model:
+        model = FineTunedModel.objects.get(name=job.fine_tuned_model)
+        mark_refused(model=model, reason=f"its job has {status}")  # unless a node has tried it in time
     clear_artifacts(job=job)
     for file_id in _files(job):
         release_file(file_id=file_id, holder=job.wire_id)

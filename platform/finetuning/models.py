@@ -10,7 +10,7 @@ from django.db import models
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from catalog.models import BaseModel, Price
+from catalog.models import BaseModel, FineTunedModel, Price
 from common.ids import uuid7
 from files.models import StoredFile
 from fleet.models import Lease
@@ -228,3 +228,11 @@ class Artifact(TenantModel):
     class Meta:
         constraints: ClassVar = [models.UniqueConstraint(fields=["job", "path"], name="artifact_once_per_path")]
         indexes: ClassVar = [models.Index(fields=["storage_key"], name="artifact_by_storage_key")]
+
+
+class Canary(TenantModel):
+    """The trial of a model on a node."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    model = tenant_key(FineTunedModel)
+    lease = models.OneToOneField(Lease, on_delete=models.PROTECT, related_name="+", db_constraint=False)

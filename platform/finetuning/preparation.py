@@ -12,9 +12,11 @@ from structlog.contextvars import bound_contextvars
 from catalog.models import Price
 from catalog.selectors import current_prices
 from common.errors import HoneError
+from common.storage import discard_blobs
 from files.inspection import RowProblem
 from finetuning.artifacts import add_input
 from finetuning.closing import fail_job
+from finetuning.continuation import FOLDER, Origin, copy_origin
 from finetuning.datasets import DatasetPart, DatasetRequest, PreparedDataset, prepare_dataset
 from finetuning.events import WARN, tell
 from finetuning.funding import hold_for, is_cap_near
@@ -38,9 +40,12 @@ def prepare_job(*, lease: Lease) -> None:
         if prepared.problems:
             _fail(lease, "invalid_training_data", _complaint(prepared.problems), param=prepared.problems[0].param)
             return
+        origin = copy_origin(job=job)
         try:
-            _queue_training(lease, prepared)
+            _queue_training(lease, prepared, origin)
         except HoneError as error:
+            # Refused, so that certainly nothing refers to them.
+            discard_blobs(*(part.storage_key for part in _parts(prepared).values()), *_keys(origin))
             if error.code != "insufficient_quota":
                 raise
             _fail(lease, error.code, error.message)
@@ -63,7 +68,7 @@ def dataset_request(job: FineTuningJob) -> DatasetRequest:
     )
 
 
-def _queue_training(lease: Lease, prepared: PreparedDataset) -> None:
+def _queue_training(lease: Lease, prepared: PreparedDataset, origin: Origin | None) -> None:
     with tenant_scope(lease.organization_id):
         job = lock_leased_job(lease=lease)
         choices = Choices(
@@ -71,11 +76,14 @@ def _queue_training(lease: Lease, prepared: PreparedDataset) -> None:
             context_length=job.base.context_length,
             rows=prepared.train.rows,
             recipe=get_recipe(job.recipe).hyperparameters if job.recipe else {},
+            lora=origin.lora if origin else None,
         )
         resolved = resolve(job.hyperparameters, choices)
         _note_what_is_known(job, prepared, resolved)
         for name, part in _parts(prepared).items():
             add_input(job=job, name=f"{name}.ndjson", sha256=part.sha256, size=part.bytes, key=part.storage_key)
+        for name, file in (origin.files if origin else {}).items():
+            add_input(job=job, name=f"{FOLDER}{name}", sha256=file.sha256, size=file.bytes, key=file.storage_key)
         complete_lease(lease=lease)
         training = queue_stage(
             job=job, kind=TRAINING_KIND, model=job.base.name, estimated_tokens=job.total_tokens
@@ -121,6 +129,10 @@ def _note_what_is_known(job: FineTuningJob, prepared: PreparedDataset, resolved:
 def _parts(prepared: PreparedDataset) -> dict[str, DatasetPart]:
     parts = {"train": prepared.train, "validation": prepared.validation, "evaluation": prepared.evaluation}
     return {name: part for name, part in parts.items() if part is not None}
+
+
+def _keys(origin: Origin | None) -> list[str]:
+    return [file.storage_key for file in origin.files.values()] if origin else []
 
 
 def _facts(part: DatasetPart) -> dict[str, Any]:

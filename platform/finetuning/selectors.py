@@ -63,6 +63,15 @@ def get_leased_job(*, lease: Lease, lock: bool = False) -> FineTuningJob:
     return job
 
 
+def find_checkpoint(*, project_id: UUID, wire_id: str) -> Checkpoint | None:
+    """The checkpoint of that id, of a job of the project, that has been published. Call inside the scope."""
+    match = re.fullmatch(rf"{Checkpoint.ID_PREFIX}([0-9a-f]{{32}})([0-7][0-9a-f]{{7}})", wire_id, re.ASCII)
+    if match is None:
+        return None
+    checkpoints = Checkpoint.objects.filter(job_id=UUID(hex=match[1]), job__project_id=project_id)
+    return checkpoints.filter(step=int(match[2], 16)).exclude(model="").first()
+
+
 def list_events(*, job: FineTuningJob, page: PageRequest, after: int | None) -> Page[JobEvent]:
     """Events of a job, newest first unless told otherwise."""
     return _numbered(JobEvent.objects.filter(job_id=job.id), "number", page, after)

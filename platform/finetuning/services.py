@@ -4,12 +4,11 @@ import secrets
 from dataclasses import dataclass, field
 from typing import Any
 
-from catalog.models import BaseModel, Price
-from catalog.selectors import current_prices, get_model
 from common.errors import HoneError
 from files.models import StoredFile
 from files.services import hold_file, lock_file
 from finetuning.closing import with_locked_job
+from finetuning.continuation import starting_point
 from finetuning.events import tell
 from finetuning.funding import hold_for, is_cap_near
 from finetuning.models import FineTuningJob
@@ -60,7 +59,9 @@ def create_job(*, project: Project, key: ApiKey, new: NewJob, request: CreateReq
         made = earlier(request, FineTuningJob)
         if made is not None:
             return made
-        base = trainable_model(key=key, name=new.model)
+        start = starting_point(
+            key=key, model=new.model, method=new.method, hyperparameters=new.hyperparameters
+        )  # fmt: skip
         training_file = _lock_training_file(project, new.training_file, "training_file")
         validation_file = None
         if new.validation_file is not None:
@@ -69,9 +70,10 @@ def create_job(*, project: Project, key: ApiKey, new: NewJob, request: CreateReq
             organization_id=project.organization_id,
             project_id=project.id,
             api_key_id=key.id,
-            base=base,
-            base_revision=base.revision,
+            base=start.base,
+            base_revision=start.base.revision,
             model=new.model,
+            continued_from=start.adapter.name if start.adapter else "",
             method=new.method,
             hyperparameters=new.hyperparameters,
             suffix=new.suffix,
@@ -100,14 +102,6 @@ def create_job(*, project: Project, key: ApiKey, new: NewJob, request: CreateReq
         )
         remember(request, job)
     return job
-
-
-def trainable_model(*, key: ApiKey, name: str) -> BaseModel:
-    """A base model that the key may use and that is offered for training. Call inside the scope."""
-    base = get_model(key=key, name=name)
-    if base.id not in current_prices(kind=Price.Kind.TRAINING):
-        raise HoneError("invalid_value", f"'{name}' is not offered for fine-tuning", param="model")
-    return base
 
 
 def pause_job(*, project: Project, wire_id: str, actor: str) -> FineTuningJob:

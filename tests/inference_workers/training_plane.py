@@ -161,7 +161,8 @@ class TrainingPlane(FakeControlPlane):
         return web.json_response({})
 
     def _check_files(self, job: Job, event: dict[str, Any]) -> None:
-        folder, names = "", (*protocol.ADAPTER_FILES, *protocol.STATE_FILES)
+        folder = ""
+        names: tuple[str, ...] = (*protocol.ADAPTER_FILES, *protocol.STATE_FILES)
         if event["kind"] == "checkpoint":
             folder = f"checkpoints/step-{event['step']}"
             if event["step"] not in job.checkpoints:

@@ -4,11 +4,12 @@ from typing import Any
 
 import orjson
 
+from tests.support.adapters import adapter_contents
 from tests.support.cast import MODEL, Member
 from tests.support.worker import Grant, Worker, run_control
 
 JOBS = "/v1/fine_tuning/jobs"
-ADAPTER = {"adapter_config.json": b'{"r": 16}', "adapter_model.safetensors": b"weights"}
+ADAPTER = adapter_contents()
 STATE = {"state.json": b"{}", "state.safetensors": b"state"}
 
 
@@ -71,11 +72,16 @@ def events_of(member: Member, job: Any, **query: Any) -> list[Any]:
     return found
 
 
-def trainer_node(name: str = "trainer-1") -> Worker:
-    """A node that trains, whose engine is not even ready."""
+def trainer_node(name: str = "trainer-1", **report: Any) -> Worker:
+    """A node that trains, and whose engine takes adapters."""
     worker = Worker(name=name)
-    assert worker.report(state="starting", trains=True).status_code == 200
+    assert worker.report(trains=True, **report).status_code == 200
     return worker
+
+
+def claim(name: str = "trainer-1") -> Grant:
+    """The training that is next, claimed by a node."""
+    return trainer_node(name).lease(kind="training")
 
 
 def metrics(seq: int, step: int, trained_tokens: int, **changes: Any) -> dict[str, Any]:
@@ -107,32 +113,39 @@ def done(seq: int, step: int, trained_tokens: int) -> dict[str, Any]:
 def upload_checkpoint(grant: Grant, step: int) -> None:
     """Put its files."""
     for name, content in {**ADAPTER, **STATE}.items():
-        stored = grant.upload(f"checkpoints/step-{step}/{name}", content + str(step).encode())
+        stored = grant.upload(f"checkpoints/step-{step}/{name}", content)
         assert stored.status_code == 201, stored.content
 
 
-def upload_adapter(grant: Grant) -> None:
+def upload_adapter(grant: Grant, **changes: bytes) -> None:
     """Put the trained adapter and a log."""
-    for name, content in ADAPTER.items():
+    for name, content in adapter_contents(**changes).items():
         assert grant.upload(f"adapter/{name}", content).status_code == 201
-    assert grant.upload("logs/events.out.tfevents.1", b"log").status_code == 201
+    assert grant.upload("logs/000001.events.out.tfevents.1", b"log").status_code == 201
 
 
-def train(grant: Grant, job: Any, *, steps: int = 3) -> int:
+def train(grant: Grant, job: Any, *, steps: int = 3, **adapter: bytes) -> int:
     """Train from the beginning to the end, without completing; how many tokens that were."""
     tokens: int = job["progress"]["total_tokens"]
     for step in range(1, steps + 1):
         assert grant.report(metrics(step, step, tokens * step // steps)).status_code == 200
-    upload_adapter(grant)
+    upload_adapter(grant, **adapter)
     assert grant.report(done(steps + 1, steps, tokens)).status_code == 200
     return tokens
 
 
-def finish(member: Member, job: Any) -> Any:
-    """Train and conclude a queued job; the job as it is then."""
-    grant = trainer_node().lease(kind="training")
-    train(grant, job)
+def complete(grant: Grant) -> None:
+    """Bring a trained job to its end: published, tried, concluded."""
     completed = grant.complete()
     assert completed.status_code == 200, completed.content
     run_control()
+    assert grant.worker.lease(kind="canary").complete().status_code == 200
+    run_control()
+
+
+def finish(member: Member, job: Any) -> Any:
+    """Train and conclude a queued job; the job as it is then."""
+    grant = claim()
+    train(grant, job)
+    complete(grant)
     return retrieve(member, job)
