@@ -14,10 +14,18 @@ call                                  body                   answer
 POST nodes                            NodeHello              200 NodeWelcome; 426 protocol_unsupported
 POST nodes/{id}/heartbeat             NodeReport             200 NodeOrders; 409 node_replaced
 POST nodes/{id}/leases                LeaseRequest           200 LeaseGrant; 204 no work; 409 node_replaced
+POST nodes/{id}/adapters              AdapterInventory       200 AdapterOrders
 GET  leases/{id}/input                                       200 NDJSON of WorkRow; 409 lease_lost
+GET  leases/{id}/adapter/{path}                              200 bytes of AdapterRef.files; 404; 409 lease_lost
 PUT  leases/{id}/segments/{n}         NDJSON of RowResult    201; 200 the same again;
                                                              409 segment_conflict | lease_lost
-POST leases/{id}/complete                                    200; 409 lease_lost | rows_missing
+GET  leases/{id}/inputs/{name}                               200 bytes; 409 lease_lost
+GET  leases/{id}/artifacts/{path}                            200 bytes; 409 lease_lost
+PUT  leases/{id}/artifacts/{path}     bytes, Hone-SHA256     201; 200 the same again; 409 lease_lost
+POST leases/{id}/events               TrainingEvents         200; 409 events_out_of_order |
+                                                             artifacts_missing | lease_lost
+POST leases/{id}/complete                                    200; 409 lease_lost | rows_missing |
+                                                             artifacts_missing
 POST leases/{id}/fail                 LeaseFailure           200; 409 lease_lost
 ====================================  =====================  ==========================================
 
@@ -31,6 +39,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import types
 import typing
 from dataclasses import dataclass, field
@@ -42,6 +51,9 @@ PROTOCOL_VERSION = 2
 
 LEASE_HEADER = "Hone-Lease"
 """Header with the token of a :class:`LeaseGrant`; it names the lease and the epoch of the claim."""
+
+DIGEST_HEADER = "Hone-SHA256"
+"""Header with the hexadecimal SHA-256 of an artefact's bytes."""
 
 DOORBELL_EXCHANGE = "hone.doorbell"
 """Celery fanout exchange: every agent hears every bell; a lost one costs a poll interval, never work."""
@@ -55,6 +67,18 @@ MAX_SEGMENT_ROWS = 256
 MAX_SEGMENT_BYTES = 64 * 1024 * 1024
 """Most bytes one segment's NDJSON may hold."""
 
+MAX_EVENTS = 500
+"""Most events of a training that may come at once."""
+
+STATE_FILES = ("state.json", "state.safetensors")
+"""What a checkpoint holds beside its adapter: optimiser, schedule, random states and place in the data, with which the
+training goes on as if it had never stopped."""
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
+"""All that an adapter consists of, in PEFT's format; nothing else is accepted, stored or brought to a node."""
+
 
 class MessageError(ValueError):
     """A JSON value is not the message it was taken for; the text names the field."""
@@ -64,6 +88,13 @@ class LeaseKind(StrEnum):
     """The kinds of work that a node may lease."""
 
     BATCH_SHARD = "batch_shard"
+    TUNED_SHARD = "tuned_shard"
+    """The same on a fine-tuned model: for nodes whose engine takes adapters."""
+    CANARY = "canary"
+    """Try an adapter that nobody may call yet."""
+    TRAINING = "training"
+    """Of a model that the node says it trains, whether or not its engine is ready."""
+    EVALUATION = "evaluation"
 
 
 class ModelState(StrEnum):
@@ -71,6 +102,18 @@ class ModelState(StrEnum):
 
     STARTING = "starting"
     READY = "ready"
+    FAILED = "failed"
+
+
+class TrainingEventKind(StrEnum):
+    """What a trainer writes into its event file."""
+
+    METRICS = "metrics"
+    MESSAGE = "message"
+    CHECKPOINT = "checkpoint"
+    """Sent on once every file of the checkpoint has been put."""
+    DONE = "done"
+    """Sent on once every file of the adapter has been put."""
     FAILED = "failed"
 
 
@@ -123,6 +166,10 @@ class ModelReport:
     """Prompt and completion tokens of answered rows per second in which there were rows; 0 while not known."""
     message: str = ""
     """Why a model has failed."""
+    trains: bool = False
+    """Whether the node takes trainings of this model."""
+    training_tokens_per_second: float = 0.0
+    """Of the training that runs on the model now, or of the last one; 0 while not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +203,10 @@ class NodeOrders:
 
 @dataclass(frozen=True, kw_only=True)
 class LeaseRequest:
-    """A node asks for work of these kinds on these models; there is none for a model not reported ready."""
+    """A node asks for work of these kinds on these models; there is none for a model not reported ready.
+
+    Trainings are asked for by themselves, and there is none for a model that is not reported as one the node trains.
+    """
 
     incarnation: str
     kinds: list[LeaseKind]
@@ -182,12 +232,61 @@ class LeaseGrant:
     deadline_at: float
     """Unix seconds by the control plane's clock; informative."""
     work: dict[str, Any]
-    """What the kind needs; for a shard the fields of :class:`ShardWork`."""
+    """What the kind needs: the fields of :class:`ShardWork`, :class:`CanaryWork` or :class:`TrainingWork`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlobRef:
+    """Bytes that can be fetched, and how to know them."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterRef:
+    """An adapter that the work needs; ``GET leases/{id}/adapter/{path}`` brings its files."""
+
+    name: str
+    """Of the fine-tuned model: what requests name, and what the engine calls the adapter."""
+    files: dict[str, BlobRef]
+    rank: int
+
+    @property
+    def address(self) -> str:
+        """SHA-256 over the names and digests of the files, as ``sha256sum`` prints them: where a node keeps them."""
+        lines = (f"{file.sha256}  {path}\n" for path, file in sorted(self.files.items()))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterInventory:
+    """What a node keeps of adapters (:attr:`AdapterRef.address`), asked about from time to time."""
+
+    incarnation: str
+    addresses: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterOrders:
+    """Of an inventory, what has been deleted meanwhile: drop it."""
+
+    drop: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CanaryWork:
+    """``LeaseGrant.work`` of kind ``canary``.
+
+    Fail it with code ``canary_refused``, for good, when the adapter may not be served.
+    """
+
+    adapter: AdapterRef
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardWork:
-    """``LeaseGrant.work`` of kind ``batch_shard``."""
+    """``LeaseGrant.work`` of kinds ``batch_shard`` and ``tuned_shard``."""
 
     batch_id: str
     endpoint: str
@@ -197,6 +296,72 @@ class ShardWork:
     next_segment: int
     """Number of the next segment of this lease; segments are numbered without gaps."""
     row_timeout_seconds: float
+    adapter: AdapterRef | None = None
+    """What every row needs loaded; without one they are for the base model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumePoint:
+    """A checkpoint that the control plane keeps: ``GET leases/{id}/artifacts/checkpoints/step-N/{file}``."""
+
+    step: int
+    files: dict[str, BlobRef]
+    """By name within the checkpoint's folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingWork:
+    """``LeaseGrant.work`` of kind ``training``."""
+
+    job_id: str
+    base_revision: str
+    """Of the prepared model; the node refuses the work when its own is another."""
+    spec: dict[str, Any]
+    """Of :mod:`inference_workers.training`, without what only the node knows: where the model is, and the device."""
+    inputs: dict[str, BlobRef]
+    """By name in the run's folder: ``GET leases/{id}/inputs/{name}``."""
+    resume: ResumePoint | None = None
+    events_seen: int = 0
+    """How many events the control plane has: the next one has the number after it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingEvent:
+    """One line of a trainer's event file; members that its kind does not have are left out."""
+
+    seq: int
+    """From 1 without gaps over the whole training, whoever runs it."""
+    kind: TrainingEventKind
+    step: int = 0
+    epoch: float = 0.0
+    train_loss: float | None = None
+    train_token_accuracy: float | None = None
+    valid_loss: float | None = None
+    valid_token_accuracy: float | None = None
+    train_example_accuracy: float | None = None
+    valid_example_accuracy: float | None = None
+    train_reward_margin: float | None = None
+    valid_reward_margin: float | None = None
+    """Of preferences: by how much the preferred answer has become likelier than the other."""
+    learning_rate: float | None = None
+    grad_norm: float | None = None
+    tokens_per_second: float = 0.0
+    trained_tokens: int = 0
+    """Of all steps so far, those of earlier runs included."""
+    level: str = "info"
+    message: str = ""
+    code: str = ""
+    interim: bool = False
+    """Of a checkpoint that is there to go on from, not to be called."""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    best_step: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingEvents:
+    """``POST leases/{id}/events``; those that the control plane has already are ignored."""
+
+    events: list[TrainingEvent]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from common.contract import Content, Contract, Form, Query
-from common.errors import CODES, REQUEST_CODES, ROW_CODES, is_repeated, markdown_table
+from common.errors import CODES, DATA_CODES, JOB_CODES, REQUEST_CODES, ROW_CODES, is_repeated, markdown_table
 from common.http import StrictSerializer
 from common.shapes import Schema, Shape, nullable, one_of, resolve, text
 from tenants.access import SESSION_HEADER, HoneAPIView, TenantAPIView
@@ -295,7 +295,12 @@ def public_endpoints(endpoints: Iterable[tuple[str, str, str, Any]]) -> list[tup
 
 def complete(result: Json, **_: Any) -> Json:
     """drf-spectacular's hook at the end: what no single operation has."""
-    tables = {"Requests": REQUEST_CODES, "Rows of a batch": ROW_CODES}
+    tables = {
+        "Requests": REQUEST_CODES,
+        "Rows of a batch": ROW_CODES,
+        "Rows of training data": DATA_CODES,
+        "Fine-tuning jobs": JOB_CODES,
+    }
     result["info"]["description"] = _DESCRIPTION + "\n".join(
         f"## {title}\n\n{markdown_table(codes)}" for title, codes in tables.items()
     )

@@ -3,9 +3,10 @@
 from batches.models import Batch, Row
 from batches.requests import ENDPOINTS
 from batches.services import WINDOWS
-from batches.wire import CapSerializer, CreateBatchSerializer, QuoteSerializer
+from batches.wire import CreateBatchSerializer, QuoteSerializer
 from common.contract import Contract, Query, cursor_query, limit_query, listing, page_query
 from common.errors import CODES
+from common.fields import CapSerializer
 from common.http import NoParametersSerializer
 from common.shapes import (
     Shape,

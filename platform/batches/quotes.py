@@ -4,12 +4,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from batches.lines import FileError
 from batches.requests import LineError, LineRequest
 from batches.scan import line_rules, scan
 from billing.selectors import balance
 from catalog.models import Price
 from common.errors import HoneError
+from files.lines import FileError
 from files.models import StoredFile
 from files.selectors import get_file
 from metering.services import Quantities, cost_of
@@ -70,7 +70,7 @@ def quote_batch(*, project: Project, key: ApiKey, input_file_id: str, endpoint: 
             match found.outcome:
                 case LineRequest() as request:
                     offer = request.offer
-                    model = quote.models.setdefault(offer.model.name, ModelQuote(offer.price))
+                    model = quote.models.setdefault(offer.served.name, ModelQuote(offer.price))
                     model.quantities += Quantities(
                         requests=1, input_tokens=request.input_tokens, output_tokens=request.output_tokens
                     )

@@ -2,7 +2,7 @@
 
 from rest_framework import serializers
 
-from catalog.models import BaseModel, ModelPolicy
+from catalog.models import BaseModel, FineTunedModel, ModelPolicy
 from catalog.restrictions import LIMIT_PREFIX
 from common.contract import Contract, listing, two_way_query, whole_list
 from common.http import StrictSerializer
@@ -41,6 +41,14 @@ MODEL = Shape(
         "capabilities": array(one_of(BaseModel.Capability.values)),
         "revision": text("Digest of the weights and the tokenizer."),
     },
+    optional={
+        "base": text("Of a fine-tuned model: what it was tuned from. It and what follows are Hone's."),
+        "alias_of": nullable(text("Of an alias: the model that it stands for.")),
+        "job": text("The fine-tuning job that it comes from."),
+        "step": nullable(count("Of a checkpoint.")),
+        "status": one_of([*FineTunedModel.State.values, "outdated"], "It can be called while it is `ready`."),
+        "refusal": nullable(text("Why it cannot be called.")),
+    },
 )
 _LIMIT_ID = text(f"`{LIMIT_PREFIX}` and the model's name.", pattern=f"^{LIMIT_PREFIX}.+$")
 RATE_LIMIT = Shape(
@@ -72,6 +80,16 @@ LIST_MODELS = Contract(
     summary="List the models that the key may use", answer=whole_list(MODEL, name="ModelList")
 )  # fmt: skip
 RETRIEVE_MODEL = Contract(summary="Show a model", answer=MODEL, errors=("model_not_found",))
+DELETE_MODEL = Contract(
+    summary="Delete a fine-tuned model",
+    description="Nobody can call it from now on; its weights go.",
+    answer=Shape(
+        name="DeletedModel",
+        about="That it is gone.",
+        fields={"id": text(), "object": constant("model"), "deleted": constant(value=True)},
+    ),
+    errors=("model_not_found", "model_in_use", "conflict"),
+)
 LIST_RATE_LIMITS = Contract(
     summary="List a project's limits, model by model",
     query=two_way_query(text(), max_limit=1_000, default_limit=100),

@@ -7,6 +7,7 @@ import batches.urls
 import billing.urls
 import catalog.urls
 import files.urls
+import finetuning.urls
 import fleet.urls
 import metering.urls
 import notifications.urls
@@ -27,6 +28,7 @@ urlpatterns = [
                 *catalog.urls.urlpatterns,
                 *notifications.urls.urlpatterns,
                 *batches.urls.urlpatterns,
+                *finetuning.urls.urlpatterns,
                 *metering.urls.urlpatterns,
                 *billing.urls.urlpatterns,
                 path("invites/accept", AcceptInviteView.as_view()),
@@ -37,7 +39,10 @@ urlpatterns = [
     path("docs", reference.page),
     path("docs/<str:name>", reference.asset),
     path("_allauth/", include(accounts.urls.urlpatterns)),
-    path("internal/v1/", include([*fleet.urls.urlpatterns, *batches.urls.internal_urlpatterns])),
+    path(
+        "internal/v1/",
+        include([*fleet.urls.urlpatterns, *batches.urls.internal_urlpatterns, *finetuning.urls.internal_urlpatterns]),
+    ),
 ]
 
 handler400 = http.bad_request

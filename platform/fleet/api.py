@@ -6,13 +6,17 @@ from uuid import UUID
 import orjson
 from django.conf import settings
 from django.core import signing
+from django.http import StreamingHttpResponse
+from django.http.response import HttpResponseBase
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 from structlog.contextvars import bind_contextvars
 
+from catalog.selectors import live_addresses
 from common.errors import HoneError
 from common.ids import from_wire
+from common.storage import BlobRange
 from fleet.claims import claim_lease
 from fleet.handlers import handler_of
 from fleet.models import Lease, Node, WorkerToken
@@ -25,6 +29,8 @@ from tenants.models import Organization
 from tenants.scope import tenant_scope
 
 Message = TypeVar("Message")
+MAX_ADAPTERS = 1_000
+"""That a node may ask about at once."""
 _SALT = "fleet.lease"
 
 
@@ -137,8 +143,8 @@ class NodeLeasesView(NodeAPIView):
         """Grant one lease, or 204."""
         wanted = message(protocol.LeaseRequest, request)
         self.check_incarnation(wanted.incarnation)
-        ready = {report["name"] for report in self.node.model_reports if report["state"] == protocol.ModelState.READY}
-        models = [model for model in wanted.models if model in ready]
+        offered = _offered_models(self.node, wanted.kinds)
+        models = [model for model in wanted.models if model in offered]
         others = [from_wire(Organization.ID_PREFIX, wire_id) for wire_id in wanted.except_organizations]
         lease = None
         if models and not self.node.is_draining:
@@ -151,7 +157,9 @@ class NodeLeasesView(NodeAPIView):
         if lease is None:
             return Response(status=204)
         with tenant_scope(lease.organization_id):
-            work = handler_of(lease).describe(lease)
+            handler = handler_of(lease)
+            handler.claimed(lease)
+            work = handler.describe(lease)
         grant = protocol.LeaseGrant(
             id=lease.wire_id,
             token=_lease_token(lease, self.token),
@@ -166,6 +174,37 @@ class NodeLeasesView(NodeAPIView):
             work=work,
         )
         return Response(protocol.encode(grant))
+
+
+class NodeAdaptersView(NodeAPIView):
+    """A node asks about the adapters that it keeps."""
+
+    def post(self, request: Request, node_id: str) -> Response:
+        """Name those that have been deleted."""
+        inventory = message(protocol.AdapterInventory, request)
+        self.check_incarnation(inventory.incarnation)
+        if len(inventory.addresses) > MAX_ADAPTERS:
+            raise HoneError("invalid_request", f"Ask about at most {MAX_ADAPTERS} adapters at once")
+        live = live_addresses(addresses=inventory.addresses)
+        orders = protocol.AdapterOrders(drop=[address for address in inventory.addresses if address not in live])
+        return Response(protocol.encode(orders))
+
+
+class LeaseAdapterView(LeaseAPIView):
+    """The adapter that a lease's work needs."""
+
+    def get(self, request: Request, lease_id: str, name: str) -> HttpResponseBase:
+        """The bytes of one of its files."""
+        with tenant_scope(self.lease.organization_id):
+            model = handler_of(self.lease).adapter(self.lease)
+        file = model.files.get(name) if model else None
+        if file is None:
+            raise HoneError("not_found", f"The work has no adapter with a file '{name}'")
+        return StreamingHttpResponse(
+            BlobRange(file["storage_key"], 0, file["bytes"]),
+            content_type="application/octet-stream",
+            headers={"Content-Length": str(file["bytes"])},
+        )
 
 
 class LeaseCompleteView(LeaseAPIView):
@@ -200,6 +239,13 @@ def message(kind: type[Message], request: Request) -> Message:
         return protocol.decode(kind, request.data)
     except protocol.MessageError as error:
         raise HoneError("invalid_request", str(error)) from error
+
+
+def _offered_models(node: Node, kinds: list[protocol.LeaseKind]) -> set[str]:
+    """Models for which the node can do work of these kinds: a training needs no engine, everything else does."""
+    if kinds == [protocol.LeaseKind.TRAINING]:
+        return {report["name"] for report in node.model_reports if report.get("trains")}
+    return {report["name"] for report in node.model_reports if report["state"] == protocol.ModelState.READY}
 
 
 def _lease_token(lease: Lease, token: WorkerToken) -> str:

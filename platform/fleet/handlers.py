@@ -6,6 +6,7 @@ apart, which manages its own scopes.
 
 from typing import Any, ClassVar
 
+from catalog.models import FineTunedModel
 from fleet.models import Lease
 
 
@@ -14,12 +15,22 @@ class LeaseHandler:
 
     kind: ClassVar[str]
 
+    def claimed(self, lease: Lease) -> None:
+        """A node has claimed the lease a moment ago: here alone it is not locked yet."""
+
     def describe(self, lease: Lease) -> dict[str, Any]:
         """What the holder needs to know to do the work (``LeaseGrant.work``)."""
         return {}
 
+    def adapter(self, lease: Lease) -> FineTunedModel | None:
+        """The adapter that the work needs, whose files the holder may fetch."""
+        return None
+
     def completed(self, lease: Lease) -> None:
         """The holder says that it is done; raise to refuse."""
+
+    def released(self, lease: Lease) -> None:
+        """The holder has let go of the lease or was lost: it waits for another, or pauses."""
 
     def exhausted(self, lease: Lease, *, code: str, message: str) -> None:
         """Nothing more will be tried: record the failure where customers see it."""

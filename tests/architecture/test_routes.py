@@ -13,10 +13,15 @@ INTERNAL_ROUTES = {
     "internal/v1/nodes/<str:name>",
     "internal/v1/nodes/<str:node_id>/heartbeat",
     "internal/v1/nodes/<str:node_id>/leases",
+    "internal/v1/nodes/<str:node_id>/adapters",
     "internal/v1/leases/<str:lease_id>/complete",
     "internal/v1/leases/<str:lease_id>/fail",
     "internal/v1/leases/<str:lease_id>/input",
+    "internal/v1/leases/<str:lease_id>/adapter/<str:name>",
     "internal/v1/leases/<str:lease_id>/segments/<int:number>",
+    "internal/v1/leases/<str:lease_id>/inputs/<path:name>",
+    "internal/v1/leases/<str:lease_id>/artifacts/<path:path>",
+    "internal/v1/leases/<str:lease_id>/events",
 }
 """For worker nodes: a worker token opens them, and they belong to no tenant."""
 PEOPLE_ROUTES = {

@@ -85,6 +85,7 @@ INSTALLED_APPS = [
     "metering",
     "billing",
     "batches",
+    "finetuning",
     "operations",
 ]
 MIDDLEWARE = [
@@ -201,6 +202,7 @@ CELERY_BEAT_SCHEDULE = {
     "remove-old-batch-rows": {"task": "batches.tasks.remove_old", "schedule": schedule(timedelta(hours=1))},
     "forget-deleted-files": {"task": "files.tasks.forget_deleted", "schedule": schedule(timedelta(hours=1))},
     # Once a day by the clock (UTC): a beat that is restarted daily would never reach the end of an interval.
+    "delete-model-bytes": {"task": "catalog.tasks.delete_leftovers", "schedule": schedule(timedelta(hours=1))},
     "delete-orphaned-blobs": {"task": "files.tasks.delete_orphans", "schedule": crontab(minute=17, hour=3)},
     "check-ledgers": {"task": "billing.tasks.check", "schedule": crontab(hour="3", minute="20")},
 }
@@ -245,6 +247,10 @@ BATCH_SHARD_TOKENS = env.int("HONE_BATCH_SHARD_TOKENS", default=8_192)  # while 
 BATCH_SHARD_MAX_ROWS = env.int("HONE_BATCH_SHARD_MAX_ROWS", default=256)
 BATCH_ROW_TIMEOUT_SECONDS = env.float("HONE_BATCH_ROW_TIMEOUT_SECONDS", default=600)
 BATCH_CANCEL_GRACE_SECONDS = env.float("HONE_BATCH_CANCEL_GRACE_SECONDS", default=10)
+ARTIFACT_MAX_BYTES = limit("HONE_ARTIFACT_MAX_BYTES", default=16 * 1024**3)
+"""Of one file that a node puts: the optimiser's state of a checkpoint is the largest."""
+EVALUATION_MAX_ROWS = limit("HONE_EVALUATION_MAX_ROWS", default=500)
+"""Held-out rows on which base and tuned model are compared."""
 NODE_HEARTBEAT_SECONDS = env.float("HONE_NODE_HEARTBEAT_SECONDS", default=1)
 NODE_POLL_SECONDS = env.float("HONE_NODE_POLL_SECONDS", default=2)
 LEASE_SECONDS = env.float("HONE_LEASE_SECONDS", default=15)
@@ -261,6 +267,10 @@ LIMIT_REQUESTS_PER_MINUTE = limit("HONE_LIMIT_REQUESTS_PER_MINUTE", default=10_0
 LIMIT_TOKENS_PER_MINUTE = limit("HONE_LIMIT_TOKENS_PER_MINUTE", default=2_000_000)
 LIMIT_BATCH_INPUT_TOKENS = limit("HONE_LIMIT_BATCH_INPUT_TOKENS", default=1_000_000_000)
 """Of all its batch requests that wait or run, estimated."""
+
+LORA_MAX_RANK = limit("HONE_LORA_MAX_RANK", default=64)
+"""Of a fine-tuned model's adapter; the nodes' own limit (``lora.max_rank`` of their files) must not be lower."""
+ADAPTER_MAX_BYTES = limit("HONE_ADAPTER_MAX_BYTES", default=2 * 1024**3)
 
 # For how many days finished work is kept (infra/docs/retention.md).
 BATCH_ROW_RETENTION_DAYS = days("HONE_BATCH_ROW_RETENTION_DAYS", default=90)
