@@ -54,7 +54,7 @@ class Pair:
 
 
 class RowIndex:
-    """What one report has seen. Keys of different purposes are kept apart by whoever makes them."""
+    """What one report has seen. Purposes, at most 16 ASCII characters, keep contents apart."""
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database

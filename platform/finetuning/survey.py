@@ -89,8 +89,8 @@ class Survey:
         """A row of the validation file. All of them come before the file's own."""
         self._held_out_rows += 1
         question, content = _question(example), orjson.dumps(example)
-        self._index.first_line("held out question", question, line=line)
-        if self._index.first_line("held out", content, line=line) is None:
+        self._index.first_line("validation asks", question, line=line)
+        if self._index.first_line("validation", content, line=line) is None:
             self._index.add_text(_text(example), line=-line)
 
     def add(self, row: ShapedRow, example: Example) -> None:
@@ -157,10 +157,10 @@ class Survey:
             self._index.add_text(_text(example), line=line)
         if not self._held_out_rows:
             return
-        held_out = self._index.find("held out", content)
+        held_out = self._index.find("validation", content)
         if held_out is not None:
             self._leaked.add(line, held_out)
-        elif (held_out := self._index.find("held out question", question)) is not None:
+        elif (held_out := self._index.find("validation asks", question)) is not None:
             self._asked.add(line, held_out)
 
     def _note_label(self, row: ShapedRow, example: Example) -> None:
