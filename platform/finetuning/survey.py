@@ -149,19 +149,23 @@ class Survey:
         question, content = _question(example), orjson.dumps(example)
         asked = self._index.first_line("question", question, line=line)
         first = self._index.first_line("row", content, line=line)
+        is_leaked = self._held_out_rows > 0 and self._is_held_out(line, question, content)
         if first is not None:
             self._exact.add(line, first)
         elif asked is not None and not isinstance(example, Preference):
             self._conflicting.add(line, asked)
-        else:
+        elif not is_leaked:  # each row is named once: near is what has no better reason
             self._index.add_text(_text(example), line=line)
-        if not self._held_out_rows:
-            return
+
+    def _is_held_out(self, line: int, question: bytes, content: bytes) -> bool:
         held_out = self._index.find("validation", content)
         if held_out is not None:
             self._leaked.add(line, held_out)
-        elif (held_out := self._index.find("validation asks", question)) is not None:
+            return True
+        held_out = self._index.find("validation asks", question)
+        if held_out is not None:
             self._asked.add(line, held_out)
+        return held_out is not None
 
     def _note_label(self, row: ShapedRow, example: Example) -> None:
         if self._labels is None:
