@@ -28,6 +28,8 @@ class Tokens:
     """Half-open spans of the positions that are learnt, in order, apart from one another."""
     weights: list[float]
     """Of each span."""
+    length: int
+    """Tokens before anything was cut off."""
     is_truncated: bool = False
     """Whether something that is learnt was cut off."""
 
@@ -49,6 +51,8 @@ class PreferenceTokens:
     prompt: list[int]
     chosen: list[int]
     rejected: list[int]
+    length: int
+    """Tokens of the prompt and the longer answer, before anything was cut off."""
     is_truncated: bool = False
 
     @property
@@ -108,6 +112,7 @@ class Renderer:
             prompt=prompt,
             chosen=chosen[:room],
             rejected=rejected[:room],
+            length=len(prompt) + max(len(chosen), len(rejected)),
             is_truncated=max(len(chosen), len(rejected)) > room,
         )
 
@@ -255,6 +260,7 @@ class Renderer:
             ids=ids[: clipped[-1].stop] if clipped else [],
             trained=[(span.start, span.stop) for span in clipped],
             weights=[span.weight for span in clipped],
+            length=len(ids),
             is_truncated=bool(spans) and spans[-1].stop > self.max_length,
         )
 

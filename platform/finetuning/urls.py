@@ -2,10 +2,14 @@
 
 from django.urls import path
 
-from finetuning import api
+from finetuning import api, data_api
 from finetuning.worker_api import ArtifactView, EventsView, InputView
 
 urlpatterns = [
+    path("fine_tuning/recipes", data_api.RecipeListView.as_view()),
+    path("fine_tuning/recipes/<str:recipe>", data_api.RecipeView.as_view()),
+    path("fine_tuning/recipes/<str:recipe>/sample", data_api.RecipeSampleView.as_view()),
+    path("fine_tuning/preview", data_api.PreviewView.as_view()),
     path("fine_tuning/jobs", api.JobListView.as_view()),
     path("fine_tuning/jobs/<str:job_id>", api.JobView.as_view()),
     path("fine_tuning/jobs/<str:job_id>/cancel", api.JobCancelView.as_view()),
