@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from .errors import TrainingError
@@ -43,7 +44,7 @@ def continue_adapter(base: Any, folder: Path, *, dropout: float, keep_reference:
         model = PeftModel.from_pretrained(base, folder, config=config, is_trainable=True, use_safetensors=True)
         if keep_reference:
             model.load_adapter(folder, REFERENCE, is_trainable=False, use_safetensors=True)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         raise TrainingError("adapter_unreadable", f"the adapter to continue from cannot be used: {error}") from error
     return model
 

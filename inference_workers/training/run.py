@@ -81,6 +81,8 @@ class Run:
         self._saved_at = time.monotonic()
         self._shown: dict[str, Any] = {}
         self._choose_packing()
+        if continue_from:
+            self._tell_shape()
 
     def train(self) -> None:
         """To the end, from wherever the folder is; :class:`Stopped` after a checkpoint when that is wanted."""
@@ -218,6 +220,15 @@ class Run:
         self._model.check_head(sample[0])
         if self._spec.packing and not self._model.try_packing(sample):
             self._events.message("This model's layers do not allow packing: examples are padded instead.", "warn")
+
+    def _tell_shape(self) -> None:
+        config, wanted = self._model.peft.peft_config["default"], self._spec.lora
+        if (config.r, config.lora_alpha) != (wanted.r, wanted.alpha):
+            self._events.message(
+                f"The adapter that training goes on from keeps its own shape: r {config.r}, alpha "
+                f"{config.lora_alpha:g}.",
+                "warn",
+            )
 
     def _opening(self, progress: Progress) -> str:
         examples = f"{len(self._train)} examples, {int(self._train.tokens.sum())} tokens"
