@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -12,14 +11,11 @@ from typing import Any
 
 import pytest
 
+from tests.inference_workers.training.rows import labelled_rows, write_rows
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[3]
 PYTHON = ROOT / ".venv-worker" / "bin" / "python"
-
-LABEL = 100
-"""The first of the four label tokens of the made-up task."""
-END = 104
 
 
 class Workshop:
@@ -119,40 +115,13 @@ class MakeRun:
             "seed": 7,
             "n_epochs": 2,
             "batch_size": 8,
-            "learning_rate": 0.01,
+            "learning_rate": 0.02,
             "max_seq_length": 64,
             "lora": {"r": 4, "alpha": 8},
             "device": "cpu",
         }
         (folder / "spec.json").write_text(json.dumps(values | spec))
         return RunFolder(self._workshop, folder)
-
-
-def labelled_rows(count: int, *, seed: int) -> list[dict[str, Any]]:
-    """Supervised rows: a common beginning, noise, a token that tells the label; then label and end, both trained."""
-    source = random.Random(seed)
-    rows = []
-    for number in range(count):
-        label = source.randrange(4)
-        noise = [source.randrange(40, 90) for _ in range(source.randrange(2, 14))]
-        ids = [1, 2, 3, 4, 5, *noise, 20 + label, 6, LABEL + label, END]
-        rows.append({"line": number + 1, "ids": ids, "trained": [[len(ids) - 2, len(ids)]]})
-    return rows
-
-
-def preference_rows(count: int, *, seed: int) -> list[dict[str, Any]]:
-    """Pairs of the same task: the right label is chosen, another one rejected."""
-    source = random.Random(seed)
-    pairs = []
-    for row in labelled_rows(count, seed=seed):
-        *prompt, label, end = row["ids"]
-        wrong = LABEL + (label - LABEL + source.randrange(1, 4)) % 4
-        pairs.append({"line": row["line"], "prompt": prompt, "chosen": [label, end], "rejected": [wrong, end]})
-    return pairs
-
-
-def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.inference_workers.training.conftest import MakeRun, RunFolder, labelled_rows, write_rows
+from tests.inference_workers.training.conftest import MakeRun, RunFolder
+from tests.inference_workers.training.rows import labelled_rows, write_rows
 
 
 def failure(run: RunFolder) -> tuple[str, str]:
@@ -101,7 +102,7 @@ def test_a_loss_that_is_no_number(make_run: MakeRun) -> None:
 
 
 def test_checkpoints_of_another_run(make_run: MakeRun) -> None:
-    first, second = make_run(n_epochs=1), make_run(n_epochs=1, learning_rate=0.02)
+    first, second = make_run(n_epochs=1), make_run(n_epochs=1, learning_rate=0.03)
     first.train()
     (first.path / "checkpoints").rename(second.path / "checkpoints")
     assert failure(second) == (

@@ -7,15 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.inference_workers.training.conftest import (
-    LABEL,
-    MakeRun,
-    RunFolder,
-    Workshop,
-    labelled_rows,
-    preference_rows,
-    write_rows,
-)
+from tests.inference_workers.training.conftest import MakeRun, RunFolder, Workshop
+from tests.inference_workers.training.rows import LABEL, labelled_rows, preference_rows, write_rows
 
 
 def test_a_run_leaves_an_adapter_checkpoints_and_events(make_run: MakeRun) -> None:
@@ -54,7 +47,7 @@ def test_a_run_leaves_an_adapter_checkpoints_and_events(make_run: MakeRun) -> No
 
 
 def test_the_task_is_learnt(make_run: MakeRun) -> None:
-    run = make_run(n_epochs=12)
+    run = make_run(n_epochs=6)
     run.train()
     first, *_, last = run.events("metrics")
     assert first["train_loss"] > math.log(256) * 0.8
@@ -153,15 +146,16 @@ def test_the_learning_rate_warms_up_and_follows_its_name(
 
 
 def test_gradients_are_clipped(make_run: MakeRun) -> None:
-    """SGD's first step is as long as the gradient, times the rate."""
-    free, clipped = (make_run(optimizer="sgd", max_grad_norm=norm, n_epochs=1) for norm in (0, 1e-6))
-    free.train()
-    clipped.train()
-    assert free.curve("train_loss", "grad_norm")[1] == clipped.curve("train_loss", "grad_norm")[1]
-    assert free.events("metrics")[0]["grad_norm"] > 0.01
-    (start,) = clipped.curve("train_loss")[1]
-    assert [loss for (loss,) in clipped.curve("train_loss").values()] == pytest.approx([start] * 8, abs=0.3)
-    assert free.curve("train_loss")[8][0] < clipped.curve("train_loss")[8][0]
+    """To a norm of nearly nothing, and SGD moves as little as with a learning rate of nearly nothing."""
+    changes = ({"max_grad_norm": 1e-9}, {"max_grad_norm": 0, "learning_rate": 1e-9}, {"max_grad_norm": 0})
+    clipped, still, free = (make_run(optimizer="sgd", n_epochs=1, validation=0, **change) for change in changes)
+    for run in (clipped, still, free):
+        run.train()
+    expected = still.curve("train_loss", "grad_norm")
+    assert clipped.curve("train_loss", "grad_norm") == {
+        step: pytest.approx(values, rel=1e-4) for step, values in expected.items()
+    }
+    assert free.curve("train_loss")[8][0] < clipped.curve("train_loss")[8][0] - 0.1
 
 
 def test_batches_grouped_by_length_hold_similar_rows(make_run: MakeRun) -> None:
@@ -222,9 +216,7 @@ def test_a_run_without_gain_stops_early_and_keeps_the_best(make_run: MakeRun) ->
 
 
 def test_preferences_are_learnt(make_run: MakeRun) -> None:
-    run = make_run(
-        method="dpo", train=preference_rows(64, seed=1), validation=0, n_epochs=6, learning_rate=0.01, beta=0.2
-    )
+    run = make_run(method="dpo", train=preference_rows(192, seed=1), validation=0, n_epochs=2, beta=0.2)
     write_rows(run.path / "validation.ndjson", preference_rows(24, seed=2))
     run.train()
     first, *_, last = run.events("metrics")
@@ -233,8 +225,8 @@ def test_preferences_are_learnt(make_run: MakeRun) -> None:
     assert last["valid_loss"] < 0.4
     assert last["valid_token_accuracy"] > 0.9
     assert last["valid_reward_margin"] > 1
-    tokens = sum(2 * len(row["ids"]) for row in labelled_rows(64, seed=1))
-    assert last["trained_tokens"] == 6 * tokens
+    tokens = sum(2 * len(row["ids"]) for row in labelled_rows(192, seed=1))
+    assert last["trained_tokens"] == 2 * tokens
 
 
 def test_preference_losses_are_those_of_the_formula(make_run: MakeRun, workshop: Workshop) -> None:
