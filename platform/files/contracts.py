@@ -6,17 +6,19 @@ from common.contract import Content, Contract, Form, Query, listing, page_query
 from common.http import StrictSerializer
 from common.shapes import (
     Shape,
+    anything,
     constant,
     count,
     deleted,
     integer,
     moment,
     nullable,
+    number,
     one_of,
     text,
     wire_id,
 )
-from files.models import StoredFile, Upload, UploadPart
+from files.models import FileReport, StoredFile, Upload, UploadPart
 from files.services import UPLOAD_PURPOSES
 from files.uploads import MAX_PARTS
 
@@ -149,6 +151,40 @@ FILE_CONTENT = Contract(
         ),
     ),
     errors=("range_not_satisfiable",),
+)
+REPORT = Shape(
+    name="FileReport",
+    about="What the rows of a file are like. Once it is completed it holds statistics, bad rows, duplicates, and more.",
+    fields={
+        "object": constant("file.report"),
+        "file_id": wire_id(StoredFile.ID_PREFIX),
+        "status": one_of(FileReport.State.values),
+        "progress": number("From 0 to 1."),
+        "created_at": moment(),
+        "finished_at": nullable(moment()),
+        "error": nullable(anything("`code` and `message` of a report that could not be made.")),
+        "rejects_bytes": nullable(count("How large the file of bad rows is.")),
+    },
+    others={},
+)
+FILE_REPORT = Contract(
+    summary="Show what the rows of a file are like",
+    description="Of files with the purpose `fine-tune` or `batch`. A report that nobody has asked for before is begun.",
+    query=(
+        Query(name="model", schema=text(), about="Hold the rows against this model: tokens, what is cut, the cost."),
+        Query(name="recipe", schema=text(), about="Read the rows as this recipe does."),
+        Query(name="column_mapping", schema=text(), about="Read a table's columns so: a JSON object."),
+        Query(name="validation_file", schema=text(), about="Say which rows stand in this file, too."),
+    ),
+    answer=REPORT,
+    errors=("invalid_purpose", "model_not_found"),
+)
+FILE_REJECTS = Contract(
+    summary="Download the bad rows of a file",
+    description="With what is wrong with each; once the report is completed.",
+    query=FILE_REPORT.query,
+    contents=(Content(media_type="application/x-ndjson", about="One object a line."),),
+    errors=("invalid_purpose", "model_not_found", "conflict"),
 )
 CREATE_UPLOAD = Contract(
     summary="Announce a file that comes in parts",

@@ -9,6 +9,7 @@ from rest_framework.response import Response
 
 from common.errors import HoneError
 from common.storage import BlobRange
+from files import contracts
 from files.inspection import inspector_of
 from files.models import FileReport
 from files.reports import get_report
@@ -38,6 +39,7 @@ class FileReportView(TenantAPIView):
     """What the rows of a file are like."""
 
     operations: ClassVar = {"GET": "files.report"}
+    contracts: ClassVar = {"GET": contracts.FILE_REPORT}
 
     def get(self, request: Request, file_id: str) -> Response:
         """The report as far as it has come; asking for the first time starts it."""
@@ -59,6 +61,7 @@ class FileRejectsView(FileReportView):
     """The bad rows of a file."""
 
     operations: ClassVar = {"GET": "files.report_rejects"}
+    contracts: ClassVar = {"GET": contracts.FILE_REJECTS}
 
     def get(self, request: Request, file_id: str) -> HttpResponseBase:  # type: ignore[override]  # bytes, no object
         """NDJSON, in the file's order: ``line``, ``problems``, and the row itself."""

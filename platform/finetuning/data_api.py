@@ -4,37 +4,16 @@ from dataclasses import asdict
 from typing import Any, ClassVar
 
 from django.http import HttpResponse
-from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from common.errors import not_found
-from common.http import StrictSerializer, parsed
-from finetuning.preview import MAX_ROWS, Preview, PreviewRequest, preview_rows
+from common.http import parsed
+from finetuning import data_contracts as contracts
+from finetuning.data_contracts import PreviewSerializer
+from finetuning.preview import Preview, PreviewRequest, preview_rows
 from finetuning.recipes import Recipe, all_recipes
 from tenants.access import TenantAPIView
-
-MAX_SEQ_LENGTH = 1_000_000
-
-
-class PreviewSerializer(StrictSerializer):
-    """Body of ``POST /v1/fine_tuning/preview``."""
-
-    model = serializers.CharField(max_length=200)
-    training_file = serializers.CharField(max_length=100, required=False)
-    rows = serializers.ListField(child=serializers.DictField(), required=False, allow_empty=False, max_length=MAX_ROWS)
-    method = serializers.ChoiceField(choices=["supervised", "dpo"], required=False, default="supervised")
-    recipe = serializers.CharField(max_length=100, required=False, allow_null=True)
-    column_mapping = serializers.DictField(required=False, allow_null=True)
-    max_seq_length = serializers.IntegerField(min_value=1, max_value=MAX_SEQ_LENGTH, required=False)
-    train_on = serializers.ChoiceField(choices=["assistant", "all"], required=False, default="assistant")
-    limit = serializers.IntegerField(min_value=1, max_value=MAX_ROWS, required=False, default=10)
-
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """The rows come in one of two ways."""
-        if ("training_file" in attrs) == ("rows" in attrs):
-            raise serializers.ValidationError({"training_file": "give either 'training_file' or 'rows'"})
-        return attrs
 
 
 def render_recipe(recipe: Recipe) -> dict[str, Any]:
@@ -77,6 +56,7 @@ class RecipeListView(TenantAPIView):
     """The recipes of this installation."""
 
     operations: ClassVar = {"GET": "fine_tuning.list_recipes"}
+    contracts: ClassVar = {"GET": contracts.LIST_RECIPES}
 
     def get(self, request: Request) -> Response:
         """All of them, by name; there are no pages."""
@@ -96,6 +76,7 @@ class RecipeView(TenantAPIView):
     """One recipe."""
 
     operations: ClassVar = {"GET": "fine_tuning.retrieve_recipe"}
+    contracts: ClassVar = {"GET": contracts.RETRIEVE_RECIPE}
 
     def get(self, request: Request, recipe: str) -> Response:
         """The recipe object."""
@@ -106,6 +87,7 @@ class RecipeSampleView(TenantAPIView):
     """A small file of rows that fit a recipe."""
 
     operations: ClassVar = {"GET": "fine_tuning.recipe_sample"}
+    contracts: ClassVar = {"GET": contracts.RECIPE_SAMPLE}
 
     def get(self, request: Request, recipe: str) -> HttpResponse:
         """The bytes, as they would be uploaded."""
@@ -119,6 +101,7 @@ class PreviewView(TenantAPIView):
     """The loss mask of the first rows."""
 
     operations: ClassVar = {"POST": "fine_tuning.preview"}
+    contracts: ClassVar = {"POST": contracts.PREVIEW}
 
     def post(self, request: Request) -> Response:
         """Render and show; nothing is kept."""

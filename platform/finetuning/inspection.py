@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from catalog.models import BaseModel, Price
-from catalog.selectors import active_models, current_prices, get_model, usable_models
+from catalog.selectors import active_models, current_prices, get_served_model, served_models
 from common.errors import HoneError
 from common.storage import open_blob
 from files.inspection import Inspector, Notes
@@ -40,7 +40,7 @@ class TrainingDataInspector(Inspector):
         if unknown is not None:
             raise HoneError("unknown_parameter", f"Unknown parameter: '{unknown}'.", param=unknown)
         if "model" in options:
-            get_model(key=key, name=options["model"])
+            get_served_model(key=key, name=options["model"])
         if "validation_file" in options:
             get_file(project=project, wire_id=options["validation_file"], param="validation_file")
         _shape(options)
@@ -107,9 +107,12 @@ class TrainingDataInspector(Inspector):
 
 def default_model(*, key: ApiKey | None) -> BaseModel | None:
     """The model that data is held against when none is named: the first by name that can be fine-tuned."""
-    models = usable_models(key=key) if key is not None else active_models()
-    trainable = current_prices(kind=Price.Kind.TRAINING).keys()
-    return models.filter(id__in=trainable).order_by("name").first()
+    if key is None:
+        models = list(active_models())
+    else:
+        models = [served.base for served in served_models(key=key).values() if served.adapter is None]
+    prices = current_prices(kind=Price.Kind.TRAINING)
+    return next((model for model in sorted(models, key=lambda model: model.name) if model.id in prices), None)
 
 
 def _shape(options: Mapping[str, str]) -> Shape:
@@ -128,7 +131,7 @@ def _model(report: FileReport) -> BaseModel | None:
     name, key = report.options.get("model"), report.requested_by
     if name is None or key is None:
         return default_model(key=key)
-    return get_model(key=key, name=name)
+    return get_served_model(key=key, name=name).base
 
 
 def _validation_file(report: FileReport) -> StoredFile | None:

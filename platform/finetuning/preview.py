@@ -10,7 +10,7 @@ from typing import IO, Any
 import orjson
 
 from catalog.models import BaseModel
-from catalog.selectors import get_model
+from catalog.selectors import get_served_model
 from common.errors import HoneError
 from common.storage import open_blob
 from files.inspection import RowProblem
@@ -82,7 +82,7 @@ class Preview:
 def preview_rows(*, project: Project, key: ApiKey, request: PreviewRequest) -> Preview:
     """Render as :func:`finetuning.datasets.prepare_dataset` does, without keeping anything."""
     with tenant_scope(project.organization_id):
-        base = get_model(key=key, name=request.model)
+        base = get_served_model(key=key, name=request.model).base
         file = None
         if request.training_file is not None:
             file = get_file(project=project, wire_id=request.training_file, param="training_file")

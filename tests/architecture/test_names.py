@@ -71,6 +71,7 @@ EXTRA_MODULES = {
         "canaries",
         "closing",
         "data_api",
+        "data_contracts",
         "datasets",
         "events",
         "examples",

@@ -8,7 +8,7 @@ from django.db import migrations
 class Migration(migrations.Migration):
     """Gives them to the keys that may do everything in their project; a narrower key stays as narrow as it is."""
 
-    dependencies: ClassVar = [("tenants", "0011_admin_scopes")]
+    dependencies: ClassVar = [("tenants", "0013_developers_in_their_projects")]
     operations: ClassVar = [
         migrations.RunSQL(
             """
