@@ -70,6 +70,7 @@ EXTRA_MODULES = {
         "artifacts",
         "canaries",
         "closing",
+        "continuation",
         "data_api",
         "data_contracts",
         "datasets",

@@ -15,7 +15,7 @@ class Migration(migrations.Migration):
         ("catalog", "0004_training_price"),
         ("files", "0005_content_index"),
         ("fleet", "0004_waiting_by_kind"),
-        ("tenants", "0012_fine_tuning_scopes"),
+        ("tenants", "0014_fine_tuning_scopes"),
     ]
 
     operations = [
