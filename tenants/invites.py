@@ -143,9 +143,10 @@ def invite_token(*, invite_id: UUID) -> str:
 
 def write_invite(wire_id: str) -> Letter | None:
     """The letter that invites somebody; None when the invitation has been accepted or taken back, or has expired."""
+    invite_id = from_wire(Invite.ID_PREFIX, wire_id)
     # Mail goes out for whoever has invited somebody: hence the system role.
-    invites = Invite.all_tenants.filter(accepted_at=None, expires_at__gt=Now()).select_related("organization")
-    invite = invites.filter(id=from_wire(Invite.ID_PREFIX, wire_id)).first()
+    valid = Invite.all_tenants.filter(accepted_at=None, expires_at__gt=Now()).select_related("organization")
+    invite = valid.filter(id=invite_id).first() if invite_id else None
     if invite is None:
         return None
     return Letter(

@@ -70,8 +70,10 @@ def register_writer(*, prefix: str, write: Writer) -> None:
 
 def write_about(wire_id: str) -> Letter | None:
     """The letter about a thing, as of now; None when there is no reason for one any more."""
-    write = next(write for prefix, write in _writers.items() if wire_id.startswith(prefix))
-    return write(wire_id)
+    for prefix, write in _writers.items():
+        if wire_id.startswith(prefix):
+            return write(wire_id)
+    raise LookupError(f"nobody writes about {wire_id}")
 
 
 def email_text(kind: str, context: Mapping[str, Any]) -> tuple[str, str]:

@@ -108,11 +108,15 @@ def test_the_application_role_has_no_way_around_the_wall(database: None) -> None
     ]
 
 
-def test_no_view_or_function_of_ours_runs_with_the_rights_of_its_owner(database: None) -> None:
+def test_what_runs_with_the_rights_of_its_owner_is_known_by_name(database: None) -> None:
     views = "SELECT relname FROM pg_class WHERE relkind IN ('v', 'm') AND relnamespace = 'public'::regnamespace"
     assert query(views) == []
-    functions = "SELECT proname FROM pg_proc WHERE prosecdef AND pronamespace = 'public'::regnamespace"
-    assert query(functions) == []
+    functions = (
+        "SELECT proname::text, prorettype::regtype::text, proconfig,"
+        " has_function_privilege('hone_app', oid, 'EXECUTE'), has_function_privilege('hone_system', oid, 'EXECUTE')"
+        " FROM pg_proc WHERE prosecdef AND pronamespace = 'public'::regnamespace"
+    )
+    assert query(functions) == [("hone_queue_email", "void", ["search_path=pg_catalog, pg_temp"], True, False)]
 
 
 def test_every_foreign_key_between_tenant_tables_includes_the_organisation(tables: list[str]) -> None:

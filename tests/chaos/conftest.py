@@ -1,7 +1,5 @@
 """One instance with two nodes for all of these tests: real processes, only the engine is a fast stand-in."""
 
-import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,16 +7,13 @@ import pytest
 
 from infra.dev.instance import Instance, running_instance
 from tests.chaos.processes import NODES
-from tests.support.cast import MODEL
 from tests.support.customers import Customer, make_customer
-from tests.support.model import make_source
+from tests.support.stand_in_node import WORKER_ENVIRONMENT, write_nodes
 
-STAND_IN = Path(__file__).parents[1] / "support" / "stand_in_engine.py"
 ROW_MILLISECONDS = 200
 IN_FLIGHT = 4
 ENVIRONMENT = {
-    # The agents need nothing that this environment lacks, and start faster in it than beside vLLM and torch.
-    "HONE_WORKER_PYTHON": sys.executable,
+    **WORKER_ENVIRONMENT,
     "LOG_LEVEL": "INFO",
     "LOG_JSON": "true",
     # Short, so that what is lost is noticed within seconds. A lease must outlive a restart of web on a busy machine.
@@ -42,15 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
     """Hone with two nodes that serve the same model, a few rows at a time."""
     folder = tmp_path_factory.mktemp("chaos")
-    source = make_source(folder / "source")
-    command = json.dumps([sys.executable, str(STAND_IN), "--latency-ms", str(ROW_MILLISECONDS)])
-    configs = []
-    for name in NODES:
-        configs.append(folder / f"{name}.toml")
-        configs[-1].write_text(
-            f'[node]\nname = "{name}"\n[[models]]\nname = "{MODEL}"\nsource = "folder:{source}"\ndevice = "cpu"\n'
-            f"max_in_flight = {IN_FLIGHT}\ncommand = {command}\n"
-        )
+    configs = write_nodes(folder, *NODES, row_milliseconds=ROW_MILLISECONDS, in_flight=IN_FLIGHT)
     with running_instance(home=folder / "home", node_configs=configs, environment=ENVIRONMENT, timeout=180) as running:
         yield running
 

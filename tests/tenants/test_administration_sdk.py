@@ -4,6 +4,7 @@ from pathlib import Path
 
 import openai
 import pytest
+from openai import omit
 
 from tests.support.cast import MODEL, ApiClient, Cast
 from tests.support.everything import make_everything
@@ -223,6 +224,54 @@ def test_lists_turn_their_own_pages_in_every_style(server: Server, cast: Cast) -
         assert first.next_page is not None
         last = organization.usage.completions(start_time=0, end_time=8 * 86_400, page=first.next_page)
         assert ([bucket.start_time for bucket in last.data], last.has_more) == ([7 * 86_400], False)
+
+
+def test_errors_have_their_class_and_code(server: Server, cast: Cast) -> None:
+    with sdk(server, cast.alice) as client:
+        organization = client.admin.organization
+        narrow = organization.admin_api_keys.create(name="Narrow", extra_body={"scopes": ["audit.read"]})
+        with pytest.raises(openai.NotFoundError) as missing:
+            organization.projects.retrieve(cast.charlie.project.wire_id)
+        check(missing.value, 404, "not_found", "project_id")
+        with pytest.raises(openai.BadRequestError) as invalid:
+            organization.invites.create(email="nobody", role="reader")
+        check(invalid.value, 400, "invalid_value", "email")
+        archived = organization.projects.create(name="Past")
+        organization.projects.archive(archived.id)
+        with pytest.raises(openai.ConflictError) as conflict:
+            organization.projects.update(archived.id, name="Again")
+        check(conflict.value, 409, "conflict", "project_id")
+        assert conflict.value.response.headers["x-should-retry"] == "false"
+    with sdk(server, cast.alice, admin_api_key=narrow.value) as reader:
+        assert reader.admin.organization.audit_logs.list().data[0].type == "project.archived"
+        with pytest.raises(openai.PermissionDeniedError, match=r"'members\.read'") as denied:
+            reader.admin.organization.users.list()
+        check(denied.value, 403, "insufficient_scope", None)
+    with sdk(server, cast.alice, admin_api_key=cast.alice.token) as wrong:
+        with pytest.raises(openai.PermissionDeniedError) as kind:
+            wrong.admin.organization.users.list()
+        check(kind.value, 403, "wrong_key_type", None)
+
+
+def test_logs_and_costs_turn_their_pages_both_ways(server: Server, cast: Cast) -> None:
+    with sdk(server, cast.alice) as client:
+        organization = client.admin.organization
+        for number in range(3):
+            organization.projects.create(name=str(number))
+        events = [event.id for event in organization.audit_logs.list(limit=2)]
+        newer = organization.audit_logs.list(before=events[2], limit=2)
+        assert ([event.id for event in newer.data], newer.has_more) == (events[:2], False)
+        days, page = [], None
+        for _ in range(3):
+            costs = organization.usage.costs(start_time=0, end_time=9 * 86_400, limit=4, page=page or omit)
+            days.append([bucket.start_time // 86_400 for bucket in costs.data])
+            page = costs.next_page
+        assert (days, page) == ([[0, 1, 2, 3], [4, 5, 6, 7], [8]], None)
+
+
+def check(error: openai.APIStatusError, status: int, code: str, param: str | None) -> None:
+    assert (error.status_code, error.code, error.param) == (status, code, param)
+    assert (error.request_id or "").startswith("req_")
 
 
 async def test_the_same_for_asyncio(server: Server, cast: Cast, model: None) -> None:

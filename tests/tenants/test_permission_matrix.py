@@ -398,8 +398,8 @@ def _sign_in(cast: Cast, name: str, role: Role, projects: list[Project]) -> Head
             ProjectMembership.objects.create(
                 organization=organization, project=project, membership=membership, role=ProjectRole.MEMBER
             )
-        for project in (None, *Project.objects.all()):  # made with the first call otherwise
-            session_key(membership=membership, project=project)
+        for booked_in in (None, *Project.objects.all()):  # made with the first call otherwise
+            session_key(membership=membership, project=booked_in)
     return {"X-Session-Token": str(person.token), "OpenAI-Organization": organization.wire_id}
 
 

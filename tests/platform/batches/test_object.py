@@ -17,6 +17,21 @@ from tests.support.server import Server
 from tests.support.worker import Worker, result, run_control
 
 
+class HoneBatch(Batch):
+    """A batch with what Hone adds to it."""
+
+    paused: bool
+    retry_of: str | None
+
+
+class Items(openai.BaseModel):
+    """A page of whatever it is."""
+
+    data: list[dict[str, Any]]
+    last_id: str | None
+    has_more: bool
+
+
 @pytest.fixture
 def client(server: Server, cast: Cast) -> Iterator[OpenAI]:
     with sdk(server, cast.alice) as client:
@@ -114,3 +129,30 @@ def test_errors_come_as_the_sdks_classes_with_code_and_request_id(cast: Cast, cl
             completion_window="24h",
         )
     assert bad.value.code == "invalid_purpose"
+
+
+def test_what_hone_adds_through_the_sdk(server: Server, cast: Cast) -> None:
+    """Fields and routes that it has no names for, with the project's key: it would choose the admin key otherwise."""
+    requests = [line(number) for number in (1, 2, 3)]
+    asked = {"requests": requests, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    with sdk(server, cast.alice, admin_api_key=None) as client:
+        batch = client.post("/batches", body=asked, cast_to=HoneBatch)
+        run_control()
+        assert client.post(f"/batches/{batch.id}/pause", cast_to=HoneBatch).paused
+        assert not client.post(f"/batches/{batch.id}/resume", cast_to=HoneBatch).paused
+        grant = Worker().lease()
+        grant.put(0, [result(1)])
+        path = f"/batches/{batch.id}/results"
+        page = client.get(path, cast_to=Items, options={"params": {"limit": 2}})
+        rest = client.get(path, cast_to=Items, options={"params": {"after": page.last_id}})
+        assert [(row["line"], row["status"]) for row in page.data + rest.data] == [
+            (1, "completed"), (2, "in_progress"), (3, "in_progress"),
+        ]  # fmt: skip
+        assert (page.has_more, rest.has_more) == (True, False)
+        client.batches.cancel(batch.id)
+        grant.fail("cancelled")
+        run_control()
+        again = client.post(f"/batches/{batch.id}/retry", cast_to=HoneBatch)
+        assert (again.status, again.retry_of) == ("validating", batch.id)
+        found = client.get("/batches", cast_to=Items, options={"params": {"status": "cancelled"}})
+        assert [each["id"] for each in found.data] == [batch.id]

@@ -1,10 +1,10 @@
-"""Periodic tasks run one at a time."""
+"""Periodic tasks run one at a time, and one failing piece of their work keeps no other."""
 
 import pytest
 from django.db import connections
 
 from common.database import SYSTEM
-from common.tasks import single_flight
+from common.tasks import attempt, single_flight
 from tests.support.tables import query
 from tests.support.threads import at_once
 
@@ -69,3 +69,13 @@ def test_two_tasks_do_not_wait_for_each_other(database: None) -> None:
 
     other()
     assert runs == ["one", "other"]
+
+
+def test_a_piece_of_work_that_fails_is_told_and_keeps_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    def work(number: int, *, divisor: int) -> float:
+        return number / divisor
+
+    assert [attempt(work, 6, divisor=divisor) for divisor in (0, 3)] == [False, True]
+    (told,) = caplog.records
+    assert told.exc_info is not None
+    assert ("periodic work failed" in told.getMessage(), told.exc_info[0]) == (True, ZeroDivisionError)

@@ -1,0 +1,1 @@
+"""The unmodified ``openai`` package of npm against the running product."""
