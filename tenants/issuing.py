@@ -12,7 +12,7 @@ from common.errors import HoneError
 from tenants.idempotency import CreateRequest, earlier, remember
 from tenants.keys import new_secret
 from tenants.models import ApiKey, Membership
-from tenants.permissions import PROJECT_SCOPES
+from tenants.permissions import ADMIN_SCOPES, PROJECT_SCOPES
 from tenants.projects import lock_active_project
 from tenants.scope import tenant_scope
 from tenants.selectors import get_key_of, get_project, live_admin_keys, live_project_keys, owners
@@ -50,7 +50,7 @@ def issue_admin_key(
     request: CreateRequest,
 ) -> IssuedKey:
     """An admin key with the scopes that the caller holds (``held``), or fewer; ``insufficient_scope`` for more."""
-    scopes = new.scopes or held
+    scopes = new.scopes or held & ADMIN_SCOPES
     with tenant_scope(organization_id):
         made = earlier(request, ApiKey)
         if made is not None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import orjson
 from django.http import HttpResponse
@@ -158,16 +158,15 @@ class Access:
 class ContractSchema(AutoSchema):
     """Renders one method of a view. drf-spectacular finds the routes and describes serializers."""
 
-    view: HoneAPIView
-
     def get_operation(
         self, path: str, path_regex: str, path_prefix: str, method: str, registry: ComponentRegistry
     ) -> Json:
         """The operation object; the components that it refers to go into ``registry``."""
         self.registry, self.path, self.path_regex, self.path_prefix = registry, path, path_regex, path_prefix
         self.method = method.upper()
-        contract, name = self.view.contracts[self.method], self.view.operations[self.method]
-        access = access_of(self.view, name)
+        view = cast("HoneAPIView", self.view)
+        contract, name = view.contracts[self.method], view.operations[self.method]
+        access = access_of(view, name)
         operation: Json = {
             "operationId": name,
             "tags": [name.partition(".")[0].replace("_", " ").capitalize()],
@@ -177,7 +176,7 @@ class ContractSchema(AutoSchema):
             "parameters": [
                 *map(_path_parameter, re.findall(r"{(\w+)}", path)),
                 *map(self._query_parameter, contract.query),
-                *({"$ref": f"#/components/parameters/{header}"} for header in _headers(self.view, contract, access)),
+                *({"$ref": f"#/components/parameters/{header}"} for header in _headers(view, contract, access)),
             ],
             "responses": self._answers(contract) | self._errors({*access.codes, *_codes(contract)}),
         }

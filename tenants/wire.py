@@ -20,7 +20,7 @@ from tenants.models import (
     Role,
     ServiceAccount,
 )
-from tenants.permissions import ROLE_SCOPES
+from tenants.permissions import ADMIN_SCOPES, PROJECT_SCOPES, ROLE_SCOPES
 from tenants.service_accounts import NewServiceAccount
 from tenants.services import IssuedKey
 
@@ -67,6 +67,14 @@ class RoleField(serializers.ChoiceField):
         return Role.VIEWER if name == READER else Role(name)
 
 
+@extend_schema_field({"type": "string", "format": "email"})
+class AddressField(serializers.CharField):
+    """An e-mail address, which is judged where it is used."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(max_length=254, **options)
+
+
 class ScopesField(serializers.ListField):
     """Names of scopes; an empty list is all."""
 
@@ -78,6 +86,16 @@ class ScopesField(serializers.ListField):
     def to_internal_value(self, data: Any) -> frozenset[str]:  # type: ignore[override]  # the point of the field
         """A set."""
         return frozenset(super().to_internal_value(data))
+
+
+@extend_schema_field({"type": "array", "items": {"type": "string", "enum": sorted(ADMIN_SCOPES)}})
+class AdminScopesField(ScopesField):
+    """Of an admin key."""
+
+
+@extend_schema_field({"type": "array", "items": {"type": "string", "enum": sorted(PROJECT_SCOPES)}})
+class ProjectScopesField(ScopesField):
+    """Of a project's key."""
 
 
 class ModelsField(serializers.ListField):
@@ -100,12 +118,13 @@ class CreateAdminKeySerializer(StrictSerializer):
 
     name = NameField()
     expires_in_seconds = LifetimeField(required=False, allow_null=True, source="lifetime")
-    scopes = ScopesField(required=False)
+    scopes = AdminScopesField(required=False)
 
 
 class CreateProjectKeySerializer(CreateAdminKeySerializer):
     """Body of ``POST .../projects/{id}/api_keys``, which is ours."""
 
+    scopes = ProjectScopesField(required=False)
     allowed_models = ModelsField(required=False)
 
 
@@ -159,7 +178,7 @@ class AddProjectUserSerializer(ProjectRoleSerializer):
     """Body of ``POST .../projects/{id}/users``."""
 
     user_id = serializers.CharField(max_length=100, required=False, allow_null=True)
-    email = serializers.CharField(max_length=254, required=False, allow_null=True)
+    email = AddressField(required=False, allow_null=True)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Somebody is named, in one way."""
@@ -178,7 +197,7 @@ class InviteProjectSerializer(StrictSerializer):
 class CreateInviteSerializer(StrictSerializer):
     """Body of ``POST /v1/organization/invites``."""
 
-    email = serializers.CharField(max_length=254)
+    email = AddressField()
     role = RoleField()
     projects = serializers.ListField(child=InviteProjectSerializer(), required=False, max_length=100)
 
