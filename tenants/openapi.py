@@ -248,7 +248,7 @@ class ContractSchema(AutoSchema):
         return resolved
 
     def _map_basic_serializer(self, serializer: Any, direction: Any) -> Json:
-        schema: Json = super()._map_basic_serializer(serializer, direction)
+        schema: Json = super()._map_basic_serializer(serializer, direction)  # type: ignore[no-untyped-call]  # theirs
         if isinstance(serializer, StrictSerializer):
             schema["additionalProperties"] = False
         if serializer.partial:
@@ -259,7 +259,7 @@ class ContractSchema(AutoSchema):
     def _map_serializer_field(
         self, field: Any, direction: Any, bypass_extensions: bool = False
     ) -> Any:  # as it is called
-        schema = super()._map_serializer_field(field, direction, bypass_extensions)
+        schema = super()._map_serializer_field(field, direction, bypass_extensions)  # type: ignore[no-untyped-call]  # theirs
         schema.pop("x-spec-enum-id", None)  # a note of drf-spectacular to itself
         if isinstance(field, serializers.ListField) and not field.allow_empty:
             schema["minItems"] = 1

@@ -113,15 +113,20 @@ class NameSerializer(StrictSerializer):
     name = NameField()
 
 
-class CreateAdminKeySerializer(StrictSerializer):
-    """Body of ``POST /v1/organization/admin_api_keys``; ``scopes`` is ours."""
+class KeySerializer(StrictSerializer):
+    """What all keys are made of."""
 
     name = NameField()
     expires_in_seconds = LifetimeField(required=False, allow_null=True, source="lifetime")
+
+
+class CreateAdminKeySerializer(KeySerializer):
+    """Body of ``POST /v1/organization/admin_api_keys``; ``scopes`` is ours."""
+
     scopes = AdminScopesField(required=False)
 
 
-class CreateProjectKeySerializer(CreateAdminKeySerializer):
+class CreateProjectKeySerializer(KeySerializer):
     """Body of ``POST .../projects/{id}/api_keys``, which is ours."""
 
     scopes = ProjectScopesField(required=False)
