@@ -197,17 +197,7 @@ class ContractSchema(AutoSchema):
 
     def _body(self, body: type[StrictSerializer] | Form) -> Json:
         if isinstance(body, Form):
-            file: Schema = {"type": "string", "format": "binary", "description": "The bytes."}
-            schema: Json = {
-                "type": "object",
-                "description": body.about,
-                "properties": {body.file_field: file, **body.fields},
-                "required": sorted([body.file_field, *body.required]),
-                "additionalProperties": False,
-            }
-            component = ResolvedComponent(body.name, ResolvedComponent.SCHEMA, self._resolved(schema), body)
-            self.registry.register_on_missing(component)
-            return {"required": True, "content": {"multipart/form-data": {"schema": component.ref}}}
+            return {"required": True, "content": {"multipart/form-data": {"schema": self._resolved(body.shape())}}}
         component = self.resolve_serializer(body, "request")
         is_required = bool(component.schema and component.schema.get("required"))
         return {"required": is_required, "content": {"application/json": {"schema": component.ref}}}
@@ -244,7 +234,7 @@ class ContractSchema(AutoSchema):
                 self.registry.register(component)
                 component.schema = self._resolved(shape.schema())
             elif self.registry[component].object != shape:
-                raise ValueError(f"two components are called {name}")
+                raise ValueError(f"two shapes are called {name}")
         return resolved
 
     def _map_basic_serializer(self, serializer: Any, direction: Any) -> Json:
@@ -256,10 +246,8 @@ class ContractSchema(AutoSchema):
         schema["description"] = schema["description"].replace("``", "`")
         return schema
 
-    def _map_serializer_field(
-        self, field: Any, direction: Any, bypass_extensions: bool = False
-    ) -> Any:  # as it is called
-        schema = super()._map_serializer_field(field, direction, bypass_extensions)  # type: ignore[no-untyped-call]  # theirs
+    def _map_serializer_field(self, field: Any, *arguments: Any) -> Any:
+        schema = super()._map_serializer_field(field, *arguments)  # type: ignore[no-untyped-call]  # theirs
         schema.pop("x-spec-enum-id", None)  # a note of drf-spectacular to itself
         if isinstance(field, serializers.ListField) and not field.allow_empty:
             schema["minItems"] = 1

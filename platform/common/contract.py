@@ -27,10 +27,17 @@ class Form:
     """A multipart body: one file and some short texts."""
 
     name: str
-    file_field: str
     about: str
+    file_field: str
     fields: Mapping[str, Schema] = field(default_factory=dict)
-    required: tuple[str, ...] = ()
+    optional: Mapping[str, Schema] = field(default_factory=dict)
+
+    def shape(self) -> Shape:
+        """The same as an object."""
+        file: Schema = {"type": "string", "format": "binary", "description": "The bytes."}
+        return Shape(
+            name=self.name, about=self.about, fields={self.file_field: file, **self.fields}, optional=self.optional
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -114,8 +114,8 @@ CREATE_FILE = Contract(
         name="CreateFile",
         about="The file and what it is for.",
         file_field="file",
-        fields={
-            "purpose": one_of(sorted(UPLOAD_PURPOSES), "What it is for."),
+        fields={"purpose": one_of(sorted(UPLOAD_PURPOSES), "What it is for.")},
+        optional={
             "expires_after[anchor]": one_of(["created_at"], "From when on its time counts."),
             "expires_after[seconds]": integer(
                 "For how long it is kept. Files for batches are kept for 30 days unless it is given.",
@@ -123,7 +123,6 @@ CREATE_FILE = Contract(
                 most=EXPIRY_SECONDS[-1],
             ),
         },
-        required=("purpose",),
     ),
     creates=True,
     answer=FILE,
