@@ -33,7 +33,7 @@ class NameField(serializers.CharField):
     """1 to 200 printable characters."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(max_length=200, **options)
+        super().__init__(max_length=200, help_text="Printable characters.", **options)
 
     def to_internal_value(self, data: Any) -> str:
         """Check them."""

@@ -16,7 +16,7 @@ from batches.requests import ENDPOINTS
 from batches.services import WINDOWS
 from common.http import StrictSerializer
 from common.ids import to_wire
-from common.money import AMOUNT, format_usd, parse_usd
+from common.money import AMOUNT, MAX_NANOS, NANOS_PER_USD, format_usd, parse_usd
 from files.contracts import ExpiresAfterSerializer
 from files.models import StoredFile
 
@@ -51,7 +51,14 @@ class MetadataField(serializers.DictField):
         return value
 
 
-@extend_schema_field({"anyOf": [{"type": "string", "pattern": AMOUNT.pattern}, {"type": "number", "minimum": 0}]})
+@extend_schema_field(
+    {
+        "anyOf": [
+            {"type": "string", "pattern": AMOUNT.pattern},
+            {"type": "number", "minimum": 0, "maximum": MAX_NANOS // NANOS_PER_USD},
+        ]
+    }
+)
 class DollarsField(serializers.Field[int, str | float, str, Any]):
     """US dollars, ``"0.50"`` or ``0.5``; nano-USD inside."""
 

@@ -99,7 +99,7 @@ def cursor_query(name: str, schema: Schema) -> Query:
 
 def list_query(name: str, about: str, *, items: Schema | None = None) -> Query:
     """What :func:`common.query.texts` reads, or :func:`common.query.choices`."""
-    return Query(name=f"{name}[]", schema=array(items or text(), most=MAX_VALUES), about=about)
+    return Query(name=f"{name}[]", schema=array(items or text(pattern=r"^[^\x00]*$"), most=MAX_VALUES), about=about)
 
 
 def span_query(widths: Mapping[str, tuple[int, int]]) -> tuple[Query, ...]:
