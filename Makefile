@@ -23,7 +23,7 @@ help:
 	@echo 'make test             every test; `make test-fast` leaves out those that take minutes'
 	@echo 'make chaos KILLS=100  kill processes at random while work runs'
 	@echo 'make bench            measure'
-	@echo 'make lint             style, types, import rules, missing migrations; `make format` repairs style'
+	@echo 'make lint             style, types, imports, migrations, the schema; `make format` repairs style'
 	@echo 'make lock             resolve infra/requirements/*.txt anew from pyproject.toml'
 	@echo 'make stop             stop what a killed `make run` has left behind'
 	@echo 'make clean            remove environments, caches and .hone (data and models)'

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import orjson
 from django.http import HttpResponse
@@ -158,16 +158,15 @@ class Access:
 class ContractSchema(AutoSchema):
     """Renders one method of a view. drf-spectacular finds the routes and describes serializers."""
 
-    view: HoneAPIView
-
     def get_operation(
         self, path: str, path_regex: str, path_prefix: str, method: str, registry: ComponentRegistry
     ) -> Json:
         """The operation object; the components that it refers to go into ``registry``."""
         self.registry, self.path, self.path_regex, self.path_prefix = registry, path, path_regex, path_prefix
         self.method = method.upper()
-        contract, name = self.view.contracts[self.method], self.view.operations[self.method]
-        access = access_of(self.view, name)
+        view = cast("HoneAPIView", self.view)
+        contract, name = view.contracts[self.method], view.operations[self.method]
+        access = access_of(view, name)
         operation: Json = {
             "operationId": name,
             "tags": [name.partition(".")[0].replace("_", " ").capitalize()],
@@ -177,7 +176,7 @@ class ContractSchema(AutoSchema):
             "parameters": [
                 *map(_path_parameter, re.findall(r"{(\w+)}", path)),
                 *map(self._query_parameter, contract.query),
-                *({"$ref": f"#/components/parameters/{header}"} for header in _headers(self.view, contract, access)),
+                *({"$ref": f"#/components/parameters/{header}"} for header in _headers(view, contract, access)),
             ],
             "responses": self._answers(contract) | self._errors({*access.codes, *_codes(contract)}),
         }
@@ -198,17 +197,7 @@ class ContractSchema(AutoSchema):
 
     def _body(self, body: type[StrictSerializer] | Form) -> Json:
         if isinstance(body, Form):
-            file: Schema = {"type": "string", "format": "binary", "description": "The bytes."}
-            schema: Json = {
-                "type": "object",
-                "description": body.about,
-                "properties": {body.file_field: file, **body.fields},
-                "required": sorted([body.file_field, *body.required]),
-                "additionalProperties": False,
-            }
-            component = ResolvedComponent(body.name, ResolvedComponent.SCHEMA, self._resolved(schema), body)
-            self.registry.register_on_missing(component)
-            return {"required": True, "content": {"multipart/form-data": {"schema": component.ref}}}
+            return {"required": True, "content": {"multipart/form-data": {"schema": self._resolved(body.shape())}}}
         component = self.resolve_serializer(body, "request")
         is_required = bool(component.schema and component.schema.get("required"))
         return {"required": is_required, "content": {"application/json": {"schema": component.ref}}}
@@ -245,11 +234,11 @@ class ContractSchema(AutoSchema):
                 self.registry.register(component)
                 component.schema = self._resolved(shape.schema())
             elif self.registry[component].object != shape:
-                raise ValueError(f"two components are called {name}")
+                raise ValueError(f"two shapes are called {name}")
         return resolved
 
     def _map_basic_serializer(self, serializer: Any, direction: Any) -> Json:
-        schema: Json = super()._map_basic_serializer(serializer, direction)
+        schema: Json = super()._map_basic_serializer(serializer, direction)  # type: ignore[no-untyped-call]  # theirs
         if isinstance(serializer, StrictSerializer):
             schema["additionalProperties"] = False
         if serializer.partial:
@@ -257,10 +246,8 @@ class ContractSchema(AutoSchema):
         schema["description"] = schema["description"].replace("``", "`")
         return schema
 
-    def _map_serializer_field(
-        self, field: Any, direction: Any, bypass_extensions: bool = False
-    ) -> Any:  # as it is called
-        schema = super()._map_serializer_field(field, direction, bypass_extensions)
+    def _map_serializer_field(self, field: Any, *arguments: Any) -> Any:
+        schema = super()._map_serializer_field(field, *arguments)  # type: ignore[no-untyped-call]  # theirs
         schema.pop("x-spec-enum-id", None)  # a note of drf-spectacular to itself
         if isinstance(field, serializers.ListField) and not field.allow_empty:
             schema["minItems"] = 1

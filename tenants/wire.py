@@ -20,7 +20,7 @@ from tenants.models import (
     Role,
     ServiceAccount,
 )
-from tenants.permissions import ROLE_SCOPES
+from tenants.permissions import ADMIN_SCOPES, PROJECT_SCOPES, ROLE_SCOPES
 from tenants.service_accounts import NewServiceAccount
 from tenants.services import IssuedKey
 
@@ -33,7 +33,7 @@ class NameField(serializers.CharField):
     """1 to 200 printable characters."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(max_length=200, **options)
+        super().__init__(max_length=200, help_text="Printable characters.", **options)
 
     def to_internal_value(self, data: Any) -> str:
         """Check them."""
@@ -67,6 +67,14 @@ class RoleField(serializers.ChoiceField):
         return Role.VIEWER if name == READER else Role(name)
 
 
+@extend_schema_field({"type": "string", "format": "email"})
+class AddressField(serializers.CharField):
+    """An e-mail address, which is judged where it is used."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(max_length=254, **options)
+
+
 class ScopesField(serializers.ListField):
     """Names of scopes; an empty list is all."""
 
@@ -78,6 +86,16 @@ class ScopesField(serializers.ListField):
     def to_internal_value(self, data: Any) -> frozenset[str]:  # type: ignore[override]  # the point of the field
         """A set."""
         return frozenset(super().to_internal_value(data))
+
+
+@extend_schema_field({"type": "array", "items": {"type": "string", "enum": sorted(ADMIN_SCOPES)}})
+class AdminScopesField(ScopesField):
+    """Of an admin key."""
+
+
+@extend_schema_field({"type": "array", "items": {"type": "string", "enum": sorted(PROJECT_SCOPES)}})
+class ProjectScopesField(ScopesField):
+    """Of a project's key."""
 
 
 class ModelsField(serializers.ListField):
@@ -95,17 +113,23 @@ class NameSerializer(StrictSerializer):
     name = NameField()
 
 
-class CreateAdminKeySerializer(StrictSerializer):
-    """Body of ``POST /v1/organization/admin_api_keys``; ``scopes`` is ours."""
+class KeySerializer(StrictSerializer):
+    """What all keys are made of."""
 
     name = NameField()
     expires_in_seconds = LifetimeField(required=False, allow_null=True, source="lifetime")
-    scopes = ScopesField(required=False)
 
 
-class CreateProjectKeySerializer(CreateAdminKeySerializer):
+class CreateAdminKeySerializer(KeySerializer):
+    """Body of ``POST /v1/organization/admin_api_keys``; ``scopes`` is ours."""
+
+    scopes = AdminScopesField(required=False)
+
+
+class CreateProjectKeySerializer(KeySerializer):
     """Body of ``POST .../projects/{id}/api_keys``, which is ours."""
 
+    scopes = ProjectScopesField(required=False)
     allowed_models = ModelsField(required=False)
 
 
@@ -159,7 +183,7 @@ class AddProjectUserSerializer(ProjectRoleSerializer):
     """Body of ``POST .../projects/{id}/users``."""
 
     user_id = serializers.CharField(max_length=100, required=False, allow_null=True)
-    email = serializers.CharField(max_length=254, required=False, allow_null=True)
+    email = AddressField(required=False, allow_null=True)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Somebody is named, in one way."""
@@ -178,7 +202,7 @@ class InviteProjectSerializer(StrictSerializer):
 class CreateInviteSerializer(StrictSerializer):
     """Body of ``POST /v1/organization/invites``."""
 
-    email = serializers.CharField(max_length=254)
+    email = AddressField()
     role = RoleField()
     projects = serializers.ListField(child=InviteProjectSerializer(), required=False, max_length=100)
 

@@ -100,7 +100,7 @@ UPDATE_RATE_LIMIT = Contract(
     description="null goes back to the installation's limit.",
     body=RateLimitSerializer,
     answer=RATE_LIMIT,
-    errors=("organization_inactive",),
+    errors=("conflict",),
 )
 RETRIEVE_POLICY = Contract(
     summary="Show which models a project may use",
@@ -111,7 +111,7 @@ UPDATE_POLICY = Contract(
     summary="Say which models a project may use",
     body=ModelPolicySerializer,
     answer=POLICY,
-    errors=("model_not_found",),
+    errors=("model_not_found", "conflict"),
 )
 DELETE_POLICY = Contract(
     summary="Let a project use all models again",
@@ -120,4 +120,5 @@ DELETE_POLICY = Contract(
         about="That they are gone.",
         fields={"object": constant("project.model_permissions.deleted"), "deleted": constant(value=True)},
     ),
+    errors=("conflict",),
 )

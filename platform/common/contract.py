@@ -27,10 +27,17 @@ class Form:
     """A multipart body: one file and some short texts."""
 
     name: str
-    file_field: str
     about: str
+    file_field: str
     fields: Mapping[str, Schema] = field(default_factory=dict)
-    required: tuple[str, ...] = ()
+    optional: Mapping[str, Schema] = field(default_factory=dict)
+
+    def shape(self) -> Shape:
+        """The same as an object."""
+        file: Schema = {"type": "string", "format": "binary", "description": "The bytes."}
+        return Shape(
+            name=self.name, about=self.about, fields={self.file_field: file, **self.fields}, optional=self.optional
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +99,7 @@ def cursor_query(name: str, schema: Schema) -> Query:
 
 def list_query(name: str, about: str, *, items: Schema | None = None) -> Query:
     """What :func:`common.query.texts` reads, or :func:`common.query.choices`."""
-    return Query(name=f"{name}[]", schema=array(items or text(), most=MAX_VALUES), about=about)
+    return Query(name=f"{name}[]", schema=array(items or text(pattern=r"^[^\x00]*$"), most=MAX_VALUES), about=about)
 
 
 def span_query(widths: Mapping[str, tuple[int, int]]) -> tuple[Query, ...]:

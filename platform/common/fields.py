@@ -7,7 +7,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from common.http import StrictSerializer
-from common.money import AMOUNT, format_usd, parse_usd
+from common.money import AMOUNT, MAX_NANOS, NANOS_PER_USD, format_usd, parse_usd
 
 
 @extend_schema_field(
@@ -35,7 +35,14 @@ class MetadataField(serializers.DictField):
         return value
 
 
-@extend_schema_field({"anyOf": [{"type": "string", "pattern": AMOUNT.pattern}, {"type": "number", "minimum": 0}]})
+@extend_schema_field(
+    {
+        "anyOf": [
+            {"type": "string", "pattern": AMOUNT.pattern},
+            {"type": "number", "minimum": 0, "maximum": MAX_NANOS // NANOS_PER_USD},
+        ]
+    }
+)
 class DollarsField(serializers.Field[int, str | float, str, Any]):
     """US dollars, ``"0.50"`` or ``0.5``; nano-USD inside."""
 

@@ -1,5 +1,6 @@
 """Files and uploads in the published schema: what requests may hold, and the objects that answer them."""
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from common.contract import Content, Contract, Form, Query, listing, page_query
@@ -33,11 +34,16 @@ class ExpiresAfterSerializer(StrictSerializer):
     seconds = serializers.IntegerField(min_value=EXPIRY_SECONDS[0], max_value=EXPIRY_SECONDS[-1])
 
 
+@extend_schema_field({"type": "string", "enum": sorted(UPLOAD_PURPOSES)})
+class PurposeField(serializers.CharField):
+    """What a file is for; another one is ``invalid_purpose``."""
+
+
 class CreateUploadSerializer(StrictSerializer):
     """Body of ``POST /v1/uploads``. OpenAI wants ``mime_type``; here a file's purpose says what it is."""
 
     filename = serializers.CharField(max_length=4_096, trim_whitespace=False)
-    purpose = serializers.CharField(max_length=64)
+    purpose = PurposeField(max_length=64)
     bytes = serializers.IntegerField(min_value=0)
     mime_type = serializers.CharField(max_length=255)
     expires_after = ExpiresAfterSerializer(required=False, allow_null=True)
@@ -110,8 +116,8 @@ CREATE_FILE = Contract(
         name="CreateFile",
         about="The file and what it is for.",
         file_field="file",
-        fields={
-            "purpose": one_of(sorted(UPLOAD_PURPOSES), "What it is for."),
+        fields={"purpose": one_of(sorted(UPLOAD_PURPOSES), "What it is for.")},
+        optional={
             "expires_after[anchor]": one_of(["created_at"], "From when on its time counts."),
             "expires_after[seconds]": integer(
                 "For how long it is kept. Files for batches are kept for 30 days unless it is given.",
@@ -119,7 +125,6 @@ CREATE_FILE = Contract(
                 most=EXPIRY_SECONDS[-1],
             ),
         },
-        required=("purpose",),
     ),
     creates=True,
     answer=FILE,

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from common.contract import Contract, Query, listing, page_query, whole_list
@@ -24,11 +25,19 @@ from notifications.models import Delivery, Event, EventType, Failure, WebhookEnd
 from notifications.transport import MAX_URL
 
 
+@extend_schema_field({"type": "string", "format": "uri", "pattern": "^https?://"})
+class UrlField(serializers.CharField):
+    """Where to send; :func:`notifications.transport.check_url` judges it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(max_length=MAX_URL, **options)
+
+
 class CreateEndpointSerializer(StrictSerializer):
     """Body of ``POST /v1/webhook_endpoints``."""
 
     name = serializers.CharField(max_length=200)
-    url = serializers.CharField(max_length=MAX_URL)
+    url = UrlField()
     event_types = serializers.ListField(
         child=serializers.ChoiceField(choices=EventType.values), allow_empty=False, max_length=64
     )

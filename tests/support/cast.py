@@ -27,7 +27,9 @@ class ApiClient:
 
     def post(self, path: str, data: Any = None, **options: Any) -> Any:
         """POST of JSON."""
-        return _held(self._client.post(path, data, content_type="application/json", **options))
+        answer = self._client.post(path, data, content_type="application/json", **options)
+        hold_to_schema(answer, sent=data if isinstance(data, dict) else None)
+        return answer
 
     def delete(self, path: str, **options: Any) -> Any:
         """DELETE."""

@@ -19,8 +19,11 @@ _URN = "urn:hone"
 _ANY_ERROR = f"{_URN}#/components/schemas/Error"
 
 
-def hold_to_schema(response: Any) -> None:
-    """Fail unless the schema promises such an answer, a response of Django's test client, to such a request."""
+def hold_to_schema(response: Any, sent: Any = None) -> None:
+    """Fail unless the schema promises such an answer, a response of Django's test client, to such a request.
+
+    ``sent`` is the JSON of its body, where that is known.
+    """
     request = response.request
     path, method = request["PATH_INFO"], request["REQUEST_METHOD"]
     if not path.startswith("/v1/"):
@@ -55,6 +58,8 @@ def hold_to_schema(response: Any) -> None:
         validate(f"{_URN}#/{pointer}/content/application~1json/schema", orjson.loads(response.content), name)
     if response.status_code < 300:
         _hold_query(operation, QueryDict(request.get("QUERY_STRING", "")), name)
+        if sent is not None:
+            _hold_body(template, verb, sent, name)
 
 
 @cache
@@ -88,6 +93,12 @@ def _hold_query(operation: dict[str, Any], sent: QueryDict, name: str) -> None:
     known = {parameter.get("name") for parameter in operation["parameters"] if parameter.get("in") == "query"}
     unknown = {text for text in sent if text not in known and text.partition("[")[0] not in known}
     assert not unknown, f"{name} takes {unknown}, which the schema does not know"
+
+
+def _hold_body(template: str, verb: str, sent: Any, name: str) -> None:
+    """Whoever is answered has sent what is documented."""
+    pointer = "/".join(["paths", template.replace("/", "~1"), verb, "requestBody", "content", "application~1json"])
+    validate(f"{_URN}#/{pointer}/schema", sent, f"{name} takes what the schema forbids")
 
 
 def _body(response: Any) -> str:

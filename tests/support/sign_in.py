@@ -38,7 +38,7 @@ class Person:
         answer = self._client.generic(
             method, path, body, content_type="application/json", headers={**session, **(headers or {})}
         )
-        hold_to_schema(answer)
+        hold_to_schema(answer, sent=fields)
         return answer
 
     def auth(self, method: str, route: str, **fields: Any) -> Any:

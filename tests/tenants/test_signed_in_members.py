@@ -18,6 +18,7 @@ from tenants.models import (
     ProjectRole,
     Role,
 )
+from tenants.permissions import ADMIN_SCOPES
 from tenants.scope import tenant_scope
 from tenants.services import set_organization_status
 from tests.support.cast import Cast, Member
@@ -146,6 +147,12 @@ def test_a_suspended_organisation_and_an_archived_project(dora: SignedIn) -> Non
     assert dora.call("GET", "/v1/files").status_code == 200
     change("UPDATE tenants_project SET status = 'archived'")
     assert refusal(dora.call("GET", "/v1/files"))[:2] == (403, "organization_inactive")
+
+
+def test_an_owner_makes_an_admin_key_that_may_do_all_that_admin_keys_may(dora: SignedIn) -> None:
+    change("UPDATE tenants_membership SET role = 'owner' WHERE role = 'developer'")
+    made = dora.call("POST", "/v1/organization/admin_api_keys", {"name": "all"}).json()
+    assert made["scopes"] == sorted(ADMIN_SCOPES)
 
 
 def test_what_a_member_does_is_booked_under_a_key_that_opens_nothing(dora: SignedIn, tmp_path: Path) -> None:
