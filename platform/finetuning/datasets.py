@@ -256,10 +256,11 @@ class _Preparation:
             self._evaluation.add(record | choices, tokens=len(record["ids"]), trained_tokens=trained_tokens)
         folder = f"{self._request.training_file.organization_id.hex}/{BLOB_KIND}"
         is_wanted = not self._problems
-        train, validation, evaluation = (
-            part.keep(folder, is_wanted=is_wanted and part.rows > 0)
-            for part in (self._train, self._validation, self._evaluation)
-        )
+        kept = []
+        for part in (self._train, self._validation, self._evaluation):
+            self._keep_alive()  # the next may take as long as a disk takes over it
+            kept.append(part.keep(folder, is_wanted=is_wanted and part.rows > 0))
+        train, validation, evaluation = kept
         return PreparedDataset(
             train=train,
             validation=validation if validation.rows else None,

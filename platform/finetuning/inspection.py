@@ -63,7 +63,8 @@ class TrainingDataInspector(Inspector):
                     progress(0)
                     if row.example is not None:
                         survey.add_held_out(row.example, line=row.line)
-            for row, position in _read(report.file, shape, stack):
+            position = 0
+            for row, position in _read(report.file, shape, stack):  # where it ends is used below
                 progress(position)
                 notes.search(row.raw, line=row.line)
                 errors = list(row.errors)
@@ -80,7 +81,7 @@ class TrainingDataInspector(Inspector):
                 "model": base.name if base is not None else None,
                 "recipe": report.options.get("recipe"),
                 "validation_file": report.options.get("validation_file"),
-                **survey.describe(notes),
+                **survey.describe(notes, lambda: progress(position)),
             }
 
     def describe(self, report: FileReport) -> dict[str, Any]:
