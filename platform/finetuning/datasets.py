@@ -112,6 +112,13 @@ def render_row(renderer: Renderer, example: Example) -> Tokens | PreferenceToken
             return renderer.preference(example)
 
 
+def teaches(tokens: Tokens | PreferenceTokens) -> bool:
+    """Whether there is something to learn at the greatest length."""
+    if isinstance(tokens, PreferenceTokens):
+        return tokens.chosen != tokens.rejected
+    return bool(tokens.trained)
+
+
 def token_record(line: int, tokens: Tokens | PreferenceTokens) -> dict[str, Any]:
     """What the trainer reads of a row."""
     if isinstance(tokens, PreferenceTokens):
@@ -251,10 +258,11 @@ class _Preparation:
             self._evaluation.add(record | choices, tokens=len(record["ids"]), trained_tokens=trained_tokens)
         organization_id = self._request.training_file.organization_id
         is_wanted = not self._problems
-        train, validation, evaluation = (
-            part.keep(organization_id, is_wanted=is_wanted and part.rows > 0)
-            for part in (self._train, self._validation, self._evaluation)
-        )
+        kept = []
+        for part in (self._train, self._validation, self._evaluation):
+            self._keep_alive()  # the next may take as long as a disk takes over it
+            kept.append(part.keep(organization_id, is_wanted=is_wanted and part.rows > 0))
+        train, validation, evaluation = kept
         return PreparedDataset(
             train=train,
             validation=validation if validation.rows else None,
@@ -278,7 +286,7 @@ class _Preparation:
             if len(self._labels) > MAX_LABELS:
                 return [_too_many_labels()]
         self._truncated += tokens.is_truncated
-        if not _teaches(tokens):
+        if not teaches(tokens):
             self._skipped += 1
             return []
         digest = _digest(example)
@@ -329,12 +337,6 @@ class _Preparation:
 
 def _training_share(request: DatasetRequest) -> float:
     return 0.0 if request.validation_file is not None else request.validation_fraction
-
-
-def _teaches(tokens: Tokens | PreferenceTokens) -> bool:
-    if isinstance(tokens, PreferenceTokens):
-        return tokens.chosen != tokens.rejected
-    return bool(tokens.trained)
 
 
 def _text_of(message: Mapping[str, Any]) -> str | None:

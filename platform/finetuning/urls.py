@@ -3,6 +3,7 @@
 from django.urls import path
 
 from finetuning import api
+from finetuning.data_api import PreviewView, RecipeListView, RecipeSampleView, RecipeView
 from finetuning.worker_api import ArtifactView, EventsView, InputView
 
 urlpatterns = [
@@ -14,6 +15,10 @@ urlpatterns = [
     path("fine_tuning/jobs/<str:job_id>/events", api.JobEventListView.as_view()),
     path("fine_tuning/jobs/<str:job_id>/checkpoints", api.JobCheckpointListView.as_view()),
     path("fine_tuning/jobs/<str:job_id>/logs", api.JobLogsView.as_view()),
+    path("fine_tuning/recipes", RecipeListView.as_view()),
+    path("fine_tuning/recipes/<str:recipe>", RecipeView.as_view()),
+    path("fine_tuning/recipes/<str:recipe>/sample", RecipeSampleView.as_view()),
+    path("fine_tuning/preview", PreviewView.as_view()),
 ]
 internal_urlpatterns = [
     path("leases/<str:lease_id>/inputs/<path:name>", InputView.as_view()),
