@@ -15,6 +15,8 @@ urlpatterns = [
     path("fine_tuning/jobs/<str:job_id>/events", api.JobEventListView.as_view()),
     path("fine_tuning/jobs/<str:job_id>/checkpoints", api.JobCheckpointListView.as_view()),
     path("fine_tuning/jobs/<str:job_id>/logs", api.JobLogsView.as_view()),
+    path("fine_tuning/jobs/<str:job_id>/download", api.JobDownloadView.as_view()),
+    path("fine_tuning/quote", api.JobQuoteView.as_view()),
     path("fine_tuning/recipes", RecipeListView.as_view()),
     path("fine_tuning/recipes/<str:recipe>", RecipeView.as_view()),
     path("fine_tuning/recipes/<str:recipe>/sample", RecipeSampleView.as_view()),

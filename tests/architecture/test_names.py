@@ -84,6 +84,7 @@ EXTRA_MODULES = {
         "problems",
         "progress",
         "publication",
+        "quotes",
         "recipes",
         "rendering",
         "results",

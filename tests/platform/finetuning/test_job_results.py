@@ -1,6 +1,7 @@
 """What a job leaves: its result file, its logs; and what it does not leave."""
 
 import io
+import tarfile
 import zipfile
 
 import pytest
@@ -58,6 +59,19 @@ def test_logs_are_a_zip_file_as_soon_as_there_are_some(cast: Cast) -> None:
         "000001.events.out.tfevents.1": b"one",
         "000002.events.out.tfevents.1": b"two",
     }
+
+
+def test_the_weights_can_be_taken_home_when_the_job_has_succeeded(cast: Cast) -> None:
+    job = queue(cast.alice)
+    path = f"{JOBS}/{job['id']}/download"
+    refused = cast.alice.client.get(path)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "conflict")
+    done_job = finish(cast.alice, job)
+    content = cast.alice.client.get(path).getvalue()
+    assert content == cast.alice.client.get(f"/v1/models/{done_job['fine_tuned_model']}/download").getvalue()
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        names = {name.rpartition("/")[2] for name in archive.getnames()}
+    assert names == {"manifest.json", "adapter_config.json", "adapter_model.safetensors"}
 
 
 def test_what_a_job_worked_with_goes_when_it_has_ended(cast: Cast) -> None:
