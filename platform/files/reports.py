@@ -85,6 +85,7 @@ def finish_report(*, report: FileReport, written: WrittenReport) -> bool:
     """Make a report known; False when its file was deleted meanwhile. Call it inside the scope."""
     done = FileReport.objects.filter(id=report.id).update(
         state=FileReport.State.COMPLETED,
+        lease_id=None,
         summary=written.summary,
         rejects_key=written.rejects_key,
         rejects_bytes=written.rejects_bytes,

@@ -64,8 +64,9 @@ def test_what_is_left_are_the_books(cast: Cast, everything: Everything) -> None:
     before = state(cast.alice)
     others = state(cast.charlie)
     assert [table for table, rows in before[0].items() if not rows] == ["files_fileuse"]  # no work, no use
-    size = sum(row[0] for table in ("files_storedfile", "files_uploadpart") for row in query_owner(
-        f"SELECT bytes FROM {table} WHERE organization_id = %s", cast.alice.organization.id
+    columns = {"files_storedfile": "bytes", "files_uploadpart": "bytes", "files_filereport": "rejects_bytes"}
+    size = sum(row[0] for table, column in columns.items() for row in query_owner(
+        f"SELECT {column} FROM {table} WHERE organization_id = %s", cast.alice.organization.id
     ))  # fmt: skip
     printed = delete(cast.alice)
     rows, stored = state(cast.alice)
