@@ -9,7 +9,7 @@ from uuid import UUID
 import orjson
 from django.db.models.functions import Now
 
-from common.errors import HoneError
+from common.errors import HoneError, not_found
 from common.storage import IncomingBlob
 from files.inspection import Inspector, Notes, RowProblem, inspector_of
 from files.lines import FileError
@@ -44,6 +44,9 @@ def get_report(*, project: Project, key: ApiKey, file_id: str, options: Mapping[
         if inspector is None:
             raise HoneError("invalid_purpose", f"Files with the purpose '{file.purpose}' have no report", param="id")
         inspector.check_options(project=project, key=key, options=options)
+        # Locked against its deletion, which would not see a report that is made at the same moment.
+        if not StoredFile.objects.select_for_update(no_key=True).filter(id=file.id, deleted_at=None):
+            raise not_found("file", file_id)
         _make_room(file)
         return _request(inspector, file, key.id, options)
 

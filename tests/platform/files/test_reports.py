@@ -22,6 +22,7 @@ from tests.support.cast import Cast
 from tests.support.facts import change, count, leases, let_back_off_pass, let_leases_run_out
 from tests.support.model import add_model
 from tests.support.rows import jsonl, line, retrieve, submit
+from tests.support.threads import at_once
 from tests.support.training import chat, report, rows, upload
 from tests.support.worker import run_control
 
@@ -256,6 +257,20 @@ def test_a_file_that_is_deleted_while_its_report_is_written_leaves_nothing(
     monkeypatch.setattr("fleet.file_reports.write_report", write_then_delete)
     run_control()
     assert (blobs(), count("files_filereport")) == (before, 0)
+
+
+def test_of_a_report_and_the_deletion_of_its_file_at_once_nothing_is_left(cast: Cast) -> None:
+    before = blobs()
+    for _ in range(5):
+        file_id = upload(cast.alice, b"{}\n", purpose="batch")
+        path = f"/v1/files/{file_id}"
+        asked, deleted = at_once(
+            lambda path=path: cast.alice.client.get(f"{path}/report"), lambda path=path: cast.alice.client.delete(path)
+        )
+        assert (asked.status_code in (200, 404), deleted.status_code) == (True, 200)
+        assert count("files_filereport") == 0
+    run_control()
+    assert (blobs(), leases("file_report")) == (before, [])
 
 
 def test_progress_is_seen_while_it_is_written(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
