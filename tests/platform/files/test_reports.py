@@ -1,5 +1,6 @@
 """A report is written in the background once for each set of options, repeated after a kill, and gone with its file."""
 
+from functools import partial
 from pathlib import Path
 
 import orjson
@@ -264,9 +265,8 @@ def test_of_a_report_and_the_deletion_of_its_file_at_once_nothing_is_left(cast: 
     for _ in range(5):
         file_id = upload(cast.alice, b"{}\n", purpose="batch")
         path = f"/v1/files/{file_id}"
-        asked, deleted = at_once(
-            lambda path=path: cast.alice.client.get(f"{path}/report"), lambda path=path: cast.alice.client.delete(path)
-        )
+        ask, delete = partial(cast.alice.client.get, f"{path}/report"), partial(cast.alice.client.delete, path)
+        asked, deleted = at_once(ask, delete)
         assert (asked.status_code in (200, 404), deleted.status_code) == (True, 200)
         assert count("files_filereport") == 0
     run_control()
