@@ -311,10 +311,12 @@ class _Preparation:
         match example:
             case Chat():
                 record["messages"], reference = example.messages[:-1], _text_of(example.messages[-1])
+                record |= {"tools": example.tools} if example.tools else {}
             case Completion():
                 record["prompt"], reference = example.prompt, example.completion
             case Preference():
                 record["messages"], reference = example.messages, _text_of(example.preferred)
+                record |= {"tools": example.tools} if example.tools else {}
         if reference is None:
             return None
         record["reference"] = reference

@@ -1,5 +1,7 @@
 """How long the report on a large training file takes, and how much memory: ``python -m tests.bench.reports``.
 
+A tenth of a million rows with all other benchmarks; a whole million by itself.
+
 The process that writes it is one of its own, as a control worker is, so its peak memory is the report's.
 """
 

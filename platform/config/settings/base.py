@@ -247,6 +247,9 @@ NODE_HEARTBEAT_SECONDS = env.float("HONE_NODE_HEARTBEAT_SECONDS", default=1)
 NODE_POLL_SECONDS = env.float("HONE_NODE_POLL_SECONDS", default=2)
 LEASE_SECONDS = env.float("HONE_LEASE_SECONDS", default=15)
 LEASE_MAX_ATTEMPTS = env.int("HONE_LEASE_MAX_ATTEMPTS", default=5)
+BACKGROUND_WORK_AT_ONCE = limit("HONE_BACKGROUND_WORK_AT_ONCE", default=1)
+"""Pieces of the control plane's own work that may take many minutes, such as reports on files: fewer than it has
+workers, or what is urgent waits for them."""
 WEBHOOK_ENDPOINTS_PER_PROJECT = env.int("HONE_WEBHOOK_ENDPOINTS_PER_PROJECT", default=20)
 WEBHOOK_TIMEOUT_SECONDS = env.float("HONE_WEBHOOK_TIMEOUT_SECONDS", default=10)
 WEBHOOK_RETENTION_DAYS = env.int("HONE_WEBHOOK_RETENTION_DAYS", default=30)

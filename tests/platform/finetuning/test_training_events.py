@@ -21,7 +21,9 @@ from tests.support.jobs import (
     upload_adapter,
     upload_checkpoint,
 )
-from tests.support.worker import Grant, Worker
+from tests.support.rows import jsonl, line, submit
+from tests.support.rows import retrieve as batch_of
+from tests.support.worker import Grant, Worker, run_control
 
 pytestmark = pytest.mark.usefixtures("model")
 
@@ -188,3 +190,22 @@ def test_trainings_are_shared_out_by_organisation_whatever_else_waits(cast: Cast
     owners = [claim(f"trainer-{number}").work["job_id"] for number in range(3)]
     assert owners[0] == mine[0]["id"]
     assert owners[2] == mine[1]["id"]
+
+
+def test_a_running_training_does_not_hold_up_its_owners_batches(cast: Cast) -> None:
+    queue(cast.alice)
+    claim()
+    submit(cast.alice, jsonl([line(1)]))
+    submit(cast.charlie, jsonl([line(1)]))
+    run_control()
+    worker = Worker(name="plain")
+    owners = [worker.request_lease().json()["organization_id"] for _ in range(2)]
+    assert owners == [cast.alice.organization.wire_id, cast.charlie.organization.wire_id]
+
+
+def test_a_batch_does_not_queue_behind_trainings_of_others(cast: Cast) -> None:
+    queue(cast.charlie)
+    batch = submit(cast.alice, jsonl([line(1)]))
+    run_control()
+    Worker(name="plain")
+    assert batch_of(cast.alice, batch)["queue_position"] == 1
