@@ -7,7 +7,9 @@ answers, for hours if need be; calls that the next tick repeats anyway (heartbea
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
+from pathlib import Path
 from typing import Any, TypeVar
 
 import aiohttp
@@ -20,6 +22,7 @@ CALL_SECONDS = 30.0
 BEAT_SECONDS = 5.0
 INPUT_SECONDS = 600.0
 SEGMENT_SECONDS = 120.0
+CHUNK_BYTES = 256 * 1024
 FIRST_RETRY_SECONDS = 0.25
 MAX_RETRY_SECONDS = 5.0
 UNAUTHORIZED_RETRY_SECONDS = 30.0
@@ -112,6 +115,22 @@ class ControlPlane:
         content = await self._persist("GET", f"leases/{lease.id}/input", lease=lease, seconds=INPUT_SECONDS)
         return [_decode(protocol.WorkRow, line) for line in content.split(b"\n") if line]
 
+    async def download(self, lease: protocol.LeaseGrant, path: str, target: Path, *, max_bytes: int) -> str:
+        """Bytes that the lease's work needs, into a file; their SHA-256. Repeated until they have come whole."""
+        wait = FIRST_RETRY_SECONDS
+        while True:
+            try:
+                return await self._download(lease, path, target, max_bytes)
+            except Unavailable as error:
+                log.warning("control_plane_unavailable", call=f"GET {path}", error=str(error))
+            await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311  # jitter, not a secret
+            wait = min(2 * wait, MAX_RETRY_SECONDS)
+
+    async def report_adapters(self, node_id: str, inventory: protocol.AdapterInventory) -> protocol.AdapterOrders:
+        """Ask which of the adapters that the node keeps have been deleted."""
+        _, answer = await self._call("POST", f"nodes/{node_id}/adapters", orjson.dumps(inventory))
+        return _decode(protocol.AdapterOrders, answer)
+
     async def put_segment(self, lease: protocol.LeaseGrant, number: int, content: bytes) -> None:
         """Commit rows; repeated with the same bytes under the same number until it is known to be stored."""
         path = f"leases/{lease.id}/segments/{number}"
@@ -135,6 +154,28 @@ class ControlPlane:
                 log.warning("control_plane_unavailable", call=f"{method} {path}", error=str(error))
             await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311  # jitter, not a secret
             wait = min(2 * wait, MAX_RETRY_SECONDS)
+
+    async def _download(self, lease: protocol.LeaseGrant, path: str, target: Path, max_bytes: int) -> str:
+        digest, size = hashlib.sha256(), 0
+        try:
+            async with self._session.get(
+                f"{self._root}/leases/{lease.id}/{path}",
+                headers={protocol.LEASE_HEADER: lease.token},
+                timeout=aiohttp.ClientTimeout(total=None, sock_read=CALL_SECONDS),
+                allow_redirects=False,
+            ) as response:
+                if response.status != 200:
+                    raise _error(response.status, await response.read(), of_lease=True)
+                with target.open("wb") as file:
+                    async for chunk in response.content.iter_chunked(CHUNK_BYTES):
+                        size += len(chunk)
+                        if size > max_bytes:
+                            raise ControlPlaneError(f"{path} has more than the {max_bytes} bytes that it should have")
+                        digest.update(chunk)
+                        file.write(chunk)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise Unavailable(f"no answer from the control plane: {type(error).__name__}: {error}") from error
+        return digest.hexdigest()
 
     async def _call(
         self,
