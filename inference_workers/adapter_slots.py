@@ -54,9 +54,9 @@ class AdapterSlots:
         store: AdapterStore,
         on_change: Callable[[], None],
         *,
-        zeros: Callable[[], Path | None] = lambda: None,
+        zeros: Callable[[], Path | None] | None = None,
     ) -> None:
-        """``zeros`` says where an adapter of zeros is, where the last slot must hold one."""
+        """``zeros``, where the last slot must hold no adapter, says where one of zeros is, or None if there is none."""
         self._capacity, self._store, self._on_change, self._zeros = capacity, store, on_change, zeros
         self._server: EngineServer | None = None
         self._loaded: dict[str, _Loaded] = {}
@@ -183,12 +183,15 @@ class AdapterSlots:
 
     async def _guard_last_slot(self, server: EngineServer) -> None:
         """Before a load that could take the last slot (see above)."""
-        zeros = self._zeros() if self._loads >= self._capacity else None
-        if zeros is not None:
-            refusal = await server.load_adapter(ZERO, zeros, again=self._has_zeros)
-            if refusal is not None:
-                raise EngineTrouble(f"the last slot cannot be kept free: {refusal}")
-            self._has_zeros = True
+        if self._zeros is None or self._loads < self._capacity:
+            return
+        zeros = self._zeros()
+        if zeros is None:
+            raise EngineTrouble("the model was prepared without its modules: run `python -m inference_workers prepare`")
+        refusal = await server.load_adapter(ZERO, zeros, again=self._has_zeros)
+        if refusal is not None:
+            raise EngineTrouble(f"the last slot cannot be kept free: {refusal}")
+        self._has_zeros = True
 
     def _forget(self, name: str) -> None:
         self._store.release(self._loaded.pop(name).adapter)

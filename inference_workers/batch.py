@@ -67,7 +67,7 @@ class BatchRunner:
         self._in_flight_of: Counter[str] = Counter()  # rows by organisation
         self._change, self._bell = asyncio.Event(), asyncio.Event()
         self._store = store
-        zeros = engine.zero_adapter if engine.model.keeps_a_slot_free else lambda: None
+        zeros = engine.zero_adapter if engine.model.keeps_a_slot_free else None
         self._slots = AdapterSlots(engine.model.adapter_slots, store, self._change.set, zeros=zeros)
         engine.on_change(self._engine_changed)
 

@@ -1,6 +1,7 @@
 """Adapters on a node's disk, and loaded in its engine beside the base model: whose rows are answered by what."""
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from inference_workers import adapter_slots, protocol
-from inference_workers.adapters import AdapterDamaged, AdapterStore, write_zero_adapter
+from inference_workers.adapters import AdapterStore, AdapterUnusable, write_zero_adapter
 from inference_workers.client import ControlPlane, LeaseLost
 from inference_workers.config import LoraConfig
 from inference_workers.protocol import ADAPTER_WEIGHTS, AdapterRef, LeaseKind
@@ -89,6 +90,36 @@ async def test_the_base_is_never_answered_by_an_adapter_however_many_have_been_l
         for shard in shards:
             answered_as_it_should(shard)
         assert len([name for name in await loaded(node) if name.startswith("ft:")]) <= 3
+
+
+async def test_without_an_adapter_of_zeros_the_last_slot_is_not_put_at_risk(
+    control_plane: FakeControlPlane, start_node: StartNode, tmp_path: Path
+) -> None:
+    await start_node(lora=LORA)
+    (tmp_path / "model" / "hone-model.json").write_text("{}")
+    shards = [add(control_plane, f"ft:{number}") for number in range(4)]
+    await control_plane.until(lambda: bool(shards[3].failures))
+    shards[3].state = "failed"
+    base = add_base(control_plane)
+    await control_plane.until(lambda: base.state == "completed")
+    for shard in (*shards[:3], base):
+        answered_as_it_should(shard)
+    assert "prepare" in shards[3].failures[0]["message"]
+
+
+async def test_a_disk_without_room_is_said_so(
+    control_plane: FakeControlPlane, start_node: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fill(*_: object, **__: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ControlPlane, "download", fill)
+    shard = add(control_plane, "ft:a")
+    await start_node(lora=LORA)
+    await control_plane.until(lambda: bool(shard.failures))
+    shard.state = "failed"
+    assert shard.failures[0]["code"] == "adapter_unusable"
+    assert "No space left" in shard.failures[0]["message"]
 
 
 async def test_more_adapters_than_slots_take_turns(
@@ -170,7 +201,7 @@ async def test_a_damaged_adapter_is_not_loaded_and_leaves_nothing_behind(
     await start_node(lora=LORA)
     await control_plane.until(lambda: bool(shard.failures))
     shard.state = "failed"
-    assert shard.failures[0]["code"] == "adapter_damaged"
+    assert shard.failures[0]["code"] == "adapter_unusable"
     assert list((tmp_path / "adapters").iterdir()) == []
 
 
@@ -327,7 +358,7 @@ async def test_what_no_adapter_should_be_is_not_brought(
     store = AdapterStore(tmp_path / "adapters", max_bytes=most)
     shard = add(control_plane, "ft:a", files=files)
     assert shard.adapter is not None
-    with pytest.raises(AdapterDamaged, match=reason):
+    with pytest.raises(AdapterUnusable, match=reason):
         await store.fetch(client, await grant_of(client), shard.adapter)
     assert list((tmp_path / "adapters").iterdir()) == []
 

@@ -16,7 +16,7 @@ import pytest
 from inference_workers.prepare import read_card
 from inference_workers.protocol import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LeaseKind
 from tests.inference_workers.control_plane import FakeControlPlane, Shard
-from tests.inference_workers.test_real_vllm import MODEL, PYTHON, Agent, home
+from tests.inference_workers.test_real_vllm import CONFIG, MODEL, PYTHON, Agent, home
 from tests.support.adapter_files import reference
 
 __all__ = ["home"]  # a fixture
@@ -27,8 +27,6 @@ QUESTIONS = [
     "Name three colours.",
     "Write a sentence about the sea.",
     "What is two plus two?",
-    "Who wrote Hamlet?",
-    "Tell me about cats.",
 ]
 Modules = dict[str, list[int]]
 
@@ -66,7 +64,7 @@ def ask(control_plane: FakeControlPlane, name: str, files: dict[str, bytes] | No
         {
             "model": name,
             "messages": [{"role": "user", "content": question}],
-            "max_tokens": 12,
+            "max_tokens": 10,
             "temperature": 0,
         }
         for question in QUESTIONS
@@ -104,8 +102,10 @@ async def test_adapters_and_the_base_side_by_side_and_what_the_canary_refuses(
     assert card is not None
     modules: Modules = card["modules"]
     assert len(modules) == 210
-    made = {f"ft:{name}": adapter(modules, seed) for seed, name in enumerate("abcdef")}
-    agent = await Agent.start(control_plane, home)
+    made = {f"ft:{name}": adapter(modules, seed) for seed, name in enumerate("abcd")}
+    config = home / "node.toml"
+    config.write_text(f"{CONFIG.read_text()}\nlora = {{max_loras = 3, max_rank = 8}}\n")
+    agent = await Agent.start(control_plane, home, config)
     try:
         await agent.until_ready(1)
 
@@ -122,7 +122,7 @@ async def test_adapters_and_the_base_side_by_side_and_what_the_canary_refuses(
         assert {name: answers(shard) for name, shard in mixed.items()} == expected | {MODEL: base}
 
         # More adapters than the engine has slots: each new one takes the place of another, and never the base's.
-        for name in ("ft:c", "ft:d", "ft:e", "ft:f"):
+        for name in ("ft:c", "ft:d"):
             pair = ask(control_plane, name, made[name], "org_1"), ask(control_plane, MODEL, None, "org_2")
             await control_plane.until(control_plane.all_done, seconds=300)
             assert answers(pair[0]) != base
@@ -138,7 +138,7 @@ async def test_adapters_and_the_base_side_by_side_and_what_the_canary_refuses(
             "of another model": adapter(renamed(modules, "self_attn.q_proj", "attn.c_attn"), 1),
             "equal to the base": adapter(modules, 1, strength=0),
             "wrong shapes": adapter(turned, 1),
-            "rank too high": adapter(dict(list(modules.items())[:7]), 1, rank=32),
+            "rank too high": adapter(dict(list(modules.items())[:7]), 1, rank=16),
             "cut off": truncated,
             "pickled": pickled,
         }
