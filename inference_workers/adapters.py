@@ -24,7 +24,7 @@ from .protocol import ADAPTER_CONFIG, ADAPTER_FILES, ADAPTER_WEIGHTS, AdapterRef
 log = structlog.get_logger(__name__)
 
 
-class AdapterUnusable(Exception):
+class AdapterDamaged(Exception):
     """What came is not what was announced, or there is no place for it here."""
 
 
@@ -53,7 +53,7 @@ class AdapterStore:
     async def fetch(self, control_plane: ControlPlane, grant: LeaseGrant, adapter: AdapterRef) -> Path:
         """The folder with the adapter of this lease's work, brought now if it is not here. Hold it before.
 
-        Raises :class:`AdapterUnusable`, and what the control plane answers instead of bytes.
+        Raises :class:`AdapterDamaged`, and what the control plane answers instead of bytes.
         """
         address, folder = adapter.address, self.folder_of(adapter)
         async with self._locks.setdefault(address, asyncio.Lock()):
@@ -61,10 +61,10 @@ class AdapterStore:
                 os.utime(folder)
                 return folder
             if adapter.files.keys() != set(ADAPTER_FILES):
-                raise AdapterUnusable(f"an adapter has the files {', '.join(ADAPTER_FILES)} and no others")
+                raise AdapterDamaged(f"an adapter has the files {', '.join(ADAPTER_FILES)} and no others")
             size = sum(file.bytes for file in adapter.files.values())
             if size > self._max_bytes:
-                raise AdapterUnusable(f"it has {size} bytes, this node keeps adapters of {self._max_bytes} in all")
+                raise AdapterDamaged(f"it has {size} bytes, this node keeps adapters of {self._max_bytes} in all")
             self._make_room(size)
             partial = folder.with_suffix(".partial")
             shutil.rmtree(partial, ignore_errors=True)
@@ -76,10 +76,10 @@ class AdapterStore:
                         grant, f"adapter/{path}", partial / path, max_bytes=file.bytes
                     )
                     if digest != file.sha256:
-                        raise AdapterUnusable(f"the bytes of {path} are not those of its checksum")
+                        raise AdapterDamaged(f"the bytes of {path} are not those of its checksum")
                 partial.rename(folder)
             except OSError as error:
-                raise AdapterUnusable(f"it cannot be kept on this machine: {error}") from error
+                raise AdapterDamaged(f"it cannot be kept on this machine: {error}") from error
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
         log.info("adapter_fetched", adapter=adapter.name, bytes=size, seconds=round(time.monotonic() - started, 2))

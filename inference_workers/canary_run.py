@@ -10,7 +10,7 @@ from pathlib import Path
 import structlog
 
 from . import protocol
-from .adapters import AdapterStore, AdapterUnusable
+from .adapters import AdapterDamaged, AdapterStore
 from .canary import EngineUnsound, canary
 from .client import ControlPlane, LeaseLost
 from .engine import Engine
@@ -106,7 +106,7 @@ class CanaryRun:
                 load=lambda: self._load(server, folder),
                 members=self._members,
             )
-        except (EngineDied, EngineTrouble, EngineUnsound, AdapterUnusable) as error:
+        except (EngineDied, EngineTrouble, EngineUnsound, AdapterDamaged) as error:
             log.error("canary_failed", lease=self.grant.id, adapter=self.adapter.name, reason=str(error))
             return protocol.LeaseFailure(code=_code(error), message=str(error))
         except _Refused as refusal:
@@ -135,5 +135,5 @@ class _Refused(Exception):
 
 
 def _code(error: Exception) -> str:
-    codes = {EngineDied: "engine_died", EngineUnsound: "engine_unsound", AdapterUnusable: "adapter_unusable"}
+    codes = {EngineDied: "engine_died", EngineUnsound: "engine_unsound", AdapterDamaged: "adapter_damaged"}
     return codes.get(type(error), "engine_unavailable")

@@ -17,7 +17,7 @@ from pathlib import Path
 import structlog
 
 from . import protocol
-from .adapters import AdapterStore, AdapterUnusable
+from .adapters import AdapterDamaged, AdapterStore
 from .client import ControlPlane, ControlPlaneError, LeaseLost
 from .rows import Row, encode_result, failed_row, row_of
 
@@ -152,8 +152,8 @@ class LeaseRun:
         if self.adapter is not None:
             try:
                 self.folder = await self._store.fetch(self._control_plane, self.grant, self.adapter)
-            except AdapterUnusable as error:
-                self.end(protocol.LeaseFailure(code="adapter_unusable", message=str(error)))
+            except AdapterDamaged as error:
+                self.end(protocol.LeaseFailure(code="adapter_damaged", message=str(error)))
         if self.ended:
             return
         self.waiting.extend(row_of(self.grant.id, row, self._members) for row in rows)

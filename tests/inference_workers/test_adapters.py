@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from inference_workers import adapter_slots, protocol
-from inference_workers.adapters import AdapterStore, AdapterUnusable, write_zero_adapter
+from inference_workers.adapters import AdapterDamaged, AdapterStore, write_zero_adapter
 from inference_workers.client import ControlPlane, LeaseLost
 from inference_workers.config import LoraConfig
 from inference_workers.protocol import ADAPTER_WEIGHTS, AdapterRef, LeaseKind
@@ -118,7 +118,7 @@ async def test_a_disk_without_room_is_said_so(
     await start_node(lora=LORA)
     await control_plane.until(lambda: bool(shard.failures))
     shard.state = "failed"
-    assert shard.failures[0]["code"] == "adapter_unusable"
+    assert shard.failures[0]["code"] == "adapter_damaged"
     assert "No space left" in shard.failures[0]["message"]
 
 
@@ -201,7 +201,7 @@ async def test_a_damaged_adapter_is_not_loaded_and_leaves_nothing_behind(
     await start_node(lora=LORA)
     await control_plane.until(lambda: bool(shard.failures))
     shard.state = "failed"
-    assert shard.failures[0]["code"] == "adapter_unusable"
+    assert shard.failures[0]["code"] == "adapter_damaged"
     assert list((tmp_path / "adapters").iterdir()) == []
 
 
@@ -358,7 +358,7 @@ async def test_what_no_adapter_should_be_is_not_brought(
     store = AdapterStore(tmp_path / "adapters", max_bytes=most)
     shard = add(control_plane, "ft:a", files=files)
     assert shard.adapter is not None
-    with pytest.raises(AdapterUnusable, match=reason):
+    with pytest.raises(AdapterDamaged, match=reason):
         await store.fetch(client, await grant_of(client), shard.adapter)
     assert list((tmp_path / "adapters").iterdir()) == []
 
