@@ -103,9 +103,19 @@ class ModelManifestView(TenantAPIView):
     operations: ClassVar = {"GET": "models.manifest"}
 
     def get(self, request: Request, name: str) -> Response:
-        """The manifest with its signature."""
+        """The manifest; ``text`` is what is signed, to the byte."""
         with tenant_scope(self.principal.organization_id):
-            return Response(get_own_model(project=self.project, name=name).manifest)
+            model = get_own_model(project=self.project, name=name)
+        signature = {"algorithm": ALGORITHM, "key_id": signing_key().id, "value": model.signature}
+        return Response(
+            {
+                "object": "model.manifest",
+                "model": model.name,
+                "manifest": model.manifest,
+                "text": model.signed_text,
+                "signature": signature,
+            }
+        )
 
 
 class SigningKeyView(TenantAPIView):

@@ -24,7 +24,7 @@ from fleet.handlers import control_kinds
 from fleet.selectors import has_control_work
 from fleet.services import create_worker_token, sweep_leases
 from fleet.tasks import run_control_work
-from tests.support.adapters import adapter_contents
+from tests.support.adapter_files import adapter_contents
 from tests.support.cast import MODEL, Cast
 from tests.support.facts import change, let_back_off_pass, query_owner
 from tests.support.jobs import create, retrieve, training_file, try_models
