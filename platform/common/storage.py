@@ -49,9 +49,8 @@ class IncomingBlob:
     """
 
     def __init__(self, *, max_bytes: int | None = None, param: str = "file") -> None:
-        folder = _incoming_folder()
+        folder = scratch_folder()
         with storage_errors():
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._file = tempfile.NamedTemporaryFile(dir=folder, delete=False)  # noqa: SIM115  # closed in __exit__
         self._digest = hashlib.sha256()
         self._max_bytes = max_bytes
@@ -86,6 +85,18 @@ class IncomingBlob:
         self.keep(key)
         return key
 
+    def keep_addressed(self, folder: str) -> str:
+        """Move the bytes to the key in ``folder`` that their digest gives them; returns it. Safe to repeat."""
+        key = f"{folder}/{self.sha256}"
+        with storage_errors():
+            if default_storage.exists(key):
+                return key
+            self._file.flush()
+            saved = default_storage.save(key, _MovableFile(self._file))
+            if saved != key:  # somebody was faster, with the same bytes
+                default_storage.delete(saved)
+        return key
+
     def __enter__(self) -> Self:
         return self
 
@@ -116,14 +127,19 @@ class _MovableFile(File):  # type: ignore[type-arg]  # not generic at run time
         """Left to :class:`IncomingBlob`."""
 
 
+def scratch_folder() -> Path:
+    """Where files are that are not stored yet, or never: on local disk, swept of what is a day old."""
+    folder = Path(settings.STORAGE_ROOT) / "incoming"
+    with storage_errors():
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder
+
+
 def save_addressed(folder: str, data: bytes) -> str:
     """Store a small blob of the installation's own under its digest; returns the key. Safe to repeat."""
-    key = f"{folder}/{hashlib.sha256(data).hexdigest()}"
-    with IncomingBlob() as blob, storage_errors():
-        if not default_storage.exists(key):
-            blob.write(data)
-            blob.keep(key)
-    return key
+    with IncomingBlob() as blob:
+        blob.write(data)
+        return blob.keep_addressed(folder)
 
 
 def save_new(organization_id: UUID, kind: str, data: bytes) -> str:
@@ -131,6 +147,14 @@ def save_new(organization_id: UUID, kind: str, data: bytes) -> str:
     with IncomingBlob() as blob:
         blob.write(data)
         return blob.keep_new(organization_id, kind)
+
+
+@contextmanager
+def open_spool() -> Iterator[IO[bytes]]:
+    """A scratch file on local disk, gone with the context, and with the process if that is killed."""
+    folder = scratch_folder()
+    with storage_errors(), tempfile.TemporaryFile(dir=folder) as spool:
+        yield spool
 
 
 @contextmanager
@@ -227,7 +251,7 @@ def delete_abandoned_incoming() -> None:
     """Delete what processes that were killed have left behind: temporary files that nobody has written to for a day."""
     abandoned_before = time.time() - 86_400
     with storage_errors():
-        for path in _incoming_folder().glob("*"):
+        for path in scratch_folder().glob("*"):
             if path.stat().st_mtime < abandoned_before:
                 path.unlink(missing_ok=True)
 
@@ -241,7 +265,3 @@ def storage_errors() -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # the disk's limit, the user's, the process's
             raise HoneError("storage_full", "The file store is full; nothing was kept") from error
         raise HoneError("service_unavailable", "The file store is away; try again", retry_after=5) from error
-
-
-def _incoming_folder() -> Path:
-    return Path(settings.STORAGE_ROOT) / "incoming"

@@ -6,16 +6,20 @@ The node knows how to look (:mod:`inference_workers.canary`); here is what follo
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 from django.utils import timezone
 
 from catalog.models import FineTunedModel
 from catalog.publishing import adapter_ref, mark_ready, mark_refused
+from finetuning.closing import fail_after_trial
 from finetuning.models import Canary
+from finetuning.stages import go_on_after_trial
 from fleet.handlers import LeaseHandler
-from fleet.models import Lease
-from fleet.services import create_lease
+from fleet.models import OPEN_STATES, Lease
+from fleet.services import create_lease, revoke_leases
 from inference_workers.protocol import CanaryWork, LeaseKind
+from tenants.scope import tenant_scope
 
 ESTIMATED_TOKENS = 1_000
 PATIENCE = timedelta(hours=1)
@@ -37,6 +41,15 @@ def start_canary(*, model: FineTunedModel) -> Canary:
     return Canary.objects.create(organization_id=model.organization_id, model=model, lease=lease)
 
 
+def give_up_trials(*, organization_id: UUID) -> None:
+    """Try nothing of the organisation any more, which is being deleted: what still waits will never be ready."""
+    with tenant_scope(organization_id):
+        waiting = list(Canary.objects.filter(lease__state__in=OPEN_STATES).select_related("model"))
+        revoke_leases(lease_ids=[canary.lease_id for canary in waiting])
+        for canary in waiting:
+            mark_refused(model=canary.model, reason="its organisation is being deleted")
+
+
 class CanaryHandler(LeaseHandler):
     """A trial that a node does."""
 
@@ -53,10 +66,13 @@ class CanaryHandler(LeaseHandler):
     def completed(self, lease: Lease) -> None:
         """It answers differently from the base, and the base as ever."""
         mark_ready(model=_model_of(lease), evidence={"canary": "passed"})
+        go_on_after_trial(lease=lease)
 
     def exhausted(self, lease: Lease, *, code: str, message: str) -> None:
         """It does not, or no node could find out."""
-        mark_refused(model=_model_of(lease), reason=message if code == "canary_refused" else f"{code}: {message}")
+        reason = message if code == "canary_refused" else f"{code}: {message}"
+        mark_refused(model=_model_of(lease), reason=reason)
+        fail_after_trial(lease=lease, message=reason)
 
 
 def _model_of(lease: Lease) -> FineTunedModel:

@@ -8,7 +8,7 @@ from typing import Any
 
 from infra.dev.instance import empty_home, running_instance
 from infra.dev.services import default_home
-from tests.bench import authentication, claims, rows, throughput, validation
+from tests.bench import authentication, claims, rows, throughput, training, validation
 
 
 def main() -> int:
@@ -33,6 +33,8 @@ def main() -> int:
     ratio = results["throughput"]["hone_over_bare_client"]
     runs = ", ".join(f"{run:.3f}" for run in ratio["runs"])
     print(f"\n  Hone over the bare client: {ratio['median']:.3f} (runs: {runs})")
+    print("\nTraining (the trainer and TRL's plain recipe)", flush=True)
+    results["training"] = training.measure()
     path = _write(folder, results)
     print(f"  {path}")
     return 0

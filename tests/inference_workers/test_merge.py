@@ -56,7 +56,8 @@ def pem(path: Path, key: Ed25519PrivateKey) -> Path:
 
 
 def merge(adapter: Path, base: Path, out: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [PYTHON, "-m", "inference_workers", "merge", "--adapter", adapter, "--base", base, "--out", out, *options]
+    folders = ["--adapter", str(adapter), "--base", str(base), "--out", str(out)]
+    command = [str(PYTHON), "-m", "inference_workers", "merge", *folders, *options]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -80,9 +81,8 @@ def test_the_adapter_is_added_to_its_modules_and_to_nothing_else(tmp_path: Path)
     public = pem(tmp_path / "key.pem", key)
     done = merge(adapter, base, tmp_path / "out", "--public-key", str(public))
     assert done.returncode == 0, done.stderr
-    # Each product of ones is summed over the rank, and scaled by alpha over the rank.
-    added = CONFIG["lora_alpha"]
-    expected = {f"{name}.weight": {1.0 + added} for name in MODULES} | {"model.embed_tokens.weight": {1.0}}
+    # Each product of ones is summed over the rank of 4, and scaled by alpha over the rank, 8 over 4.
+    expected = {f"{name}.weight": {1.0 + 4 * 8 / 4} for name in MODULES} | {"model.embed_tokens.weight": {1.0}}
     assert read(tmp_path / "out" / "model.safetensors") == expected
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "adapter-manifest.json", "config.json", "model.safetensors", "tokenizer.json",
