@@ -162,8 +162,7 @@ class ControlPlane:
 
     async def fetch_file(self, lease: protocol.LeaseGrant, path: str, target: Path, wanted: protocol.BlobRef) -> None:
         """Bring ``inputs/...`` or ``artifacts/...`` of a lease here; :class:`FileDamaged` if it is something else."""
-        digest = await self.download(lease, path, target, max_bytes=wanted.bytes)
-        if digest != wanted.sha256:
+        if await self.download(lease, path, target, max_bytes=wanted.bytes) != wanted.sha256:
             raise FileDamaged(f"{path} is not what the control plane says it is")
 
     async def complete(self, lease: protocol.LeaseGrant) -> None:
