@@ -1,4 +1,7 @@
-"""Command line of a node: ``python -m inference_workers prepare | agent --config FILE``."""
+"""Command line of a node: ``python -m inference_workers prepare | agent --config FILE``.
+
+And of whoever owns a fine-tuned model: ``... merge --adapter FOLDER --base FOLDER --out FOLDER``.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +29,19 @@ def main() -> int:
     preparation.add_argument("--model", help="only the model of that name")
     agent = commands.add_parser("agent", help="serve the configured models and work for the control plane")
     agent.add_argument("--config", type=Path, required=True)
+    merging = commands.add_parser("merge", help="add a fine-tuned model that was downloaded to the weights of its base")
+    merging.add_argument("--adapter", type=Path, required=True, help="the unpacked archive")
+    merging.add_argument("--base", type=Path, required=True, help="the base model as prepare has made it")
+    merging.add_argument("--out", type=Path, required=True, help="a folder that does not exist yet")
+    merging.add_argument("--public-key", type=Path, help="PEM file: verify the manifest's signature, too")
     arguments = parser.parse_args()
     configure_logs()
     try:
+        if arguments.command == "merge":
+            from .merge import merge  # noqa: PLC0415  # torch, which nothing else here needs
+
+            merge(arguments.adapter, arguments.base, arguments.out, public_key=arguments.public_key)
+            return 0
         config = load_config(arguments.config)
         if arguments.command == "agent":
             return asyncio.run(run_agent(config))
@@ -39,7 +52,7 @@ def main() -> int:
         sys.stderr.write(f"{error}\n")
         return EXIT_CONFIG
     except SourceError as error:
-        sys.stderr.write(f"prepare failed: {error}\n")
+        sys.stderr.write(f"{arguments.command} failed: {error}\n")
         return 1
     return 0
 

@@ -42,8 +42,7 @@ class Trainings:
     def report(self, model: protocol.ModelReport) -> protocol.ModelReport:
         """The report of a model, with what there is to say of its trainings."""
         for run in self._runs:
-            if run.tokens_per_second:
-                self._pace[run.grant.model] = run.tokens_per_second
+            self._note_pace(run)
         return dataclasses.replace(
             model,
             trains=self._is_prepared(model.name),
@@ -131,8 +130,13 @@ class Trainings:
         task.add_done_callback(lambda task: self._run_ended(run, task))
         return True
 
+    def _note_pace(self, run: TrainingRun) -> None:
+        if run.tokens_per_second:
+            self._pace[run.grant.model] = run.tokens_per_second
+
     def _run_ended(self, run: TrainingRun, task: asyncio.Task[None]) -> None:
         del self._runs[run]
+        self._note_pace(run)
         self._change.set()
         if not task.cancelled() and (error := task.exception()):
             log.error("training_crashed", lease=run.grant.id, exc_info=error)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from itertools import pairwise
 
 import numpy as np
 
@@ -47,24 +48,26 @@ def spread_steps(total_steps: int, count: int) -> set[int]:
     return {round(total_steps * part / count) for part in range(1, count + 1)} - {0}
 
 
-def passes(examples: Iterable[Example], *, at_least: int, most_tokens: int) -> Iterator[list[Example]]:
-    """Split a step into what the device computes at once: similar lengths together, tokens about even.
+def passes(examples: Iterable[Example], *, at_least: int, most_tokens: int, packing: bool) -> list[list[Example]]:
+    """Split a step into what the device computes at once, about even in tokens that must be computed.
 
-    A single example of more than ``most_tokens`` is a pass of its own.
+    Packed, examples that begin alike come together and a beginning counts once; otherwise similar lengths come
+    together. A single example of more than ``most_tokens`` is a pass of its own.
     """
-    ordered = sorted(examples, key=_tokens)
-    total = sum(_tokens(example) for example in ordered)
-    share = total / max(at_least, -(-total // most_tokens))
-    group: list[Example] = []
+    ordered = sorted(examples, key=_ids if packing else _tokens)
+    fresh = [_tokens(example) for example in ordered]
+    if packing:
+        fresh = [_fresh_tokens(*pair) for pair in zip([None, *ordered], ordered, strict=False)]
+    share = sum(fresh) / max(at_least, -(-sum(fresh) // most_tokens), 1)
+    groups: list[list[Example]] = []
     tokens = 0
-    for example in ordered:
-        if group and tokens + _tokens(example) / 2 > share:
-            yield group
-            group, tokens = [], 0
-        group.append(example)
-        tokens += _tokens(example)
-    if group:
-        yield group
+    for example, count in zip(ordered, fresh, strict=True):
+        if not groups or tokens + count / 2 > share:
+            groups.append([])
+            tokens = 0
+        groups[-1].append(example)
+        tokens += count
+    return groups
 
 
 def _cut(rows: np.ndarray, size: int) -> list[np.ndarray]:
@@ -73,3 +76,20 @@ def _cut(rows: np.ndarray, size: int) -> list[np.ndarray]:
 
 def _tokens(example: Example) -> int:
     return sum(len(sequence.ids) for sequence in example.sequences)
+
+
+def _ids(example: Example) -> list[list[int]]:
+    return [sequence.ids for sequence in example.sequences]
+
+
+def _fresh_tokens(before: Example | None, example: Example) -> int:
+    """Tokens of a prefix tree that the example adds after the one before it in order."""
+    chain = [*([before.sequences[0]] if before else []), *example.sequences]
+    shared = sum(_common(left.ids, right.ids) for left, right in pairwise(chain))
+    return _tokens(example) - shared
+
+
+def _common(left: list[int], right: list[int]) -> int:
+    """How many tokens both begin with."""
+    shorter = min(len(left), len(right))
+    return next((place for place in range(shorter) if left[place] != right[place]), shorter)

@@ -13,11 +13,7 @@ from accelerate.utils import reduce
 from .batching import passes
 from .dataset import Dataset, Example
 from .errors import Stopped, TrainingError
-
-_PASS_TOKENS = {"cpu": 4096}
-"""Most tokens of one pass by device: enough to keep it busy, not so many that activations fill its memory ..."""
-_PASS_TOKENS_ELSEWHERE = 32768
-"""... and on any other."""
+from .model import TrainedModel
 
 
 class Team:
@@ -40,11 +36,13 @@ class Team:
         """Whether this one writes what the run leaves behind."""
         return self.index == 0
 
-    def passes(self, dataset: Dataset, rows: np.ndarray, *, at_least: int = 1) -> Iterator[list[Example]]:
+    def passes(
+        self, dataset: Dataset, rows: np.ndarray, model: TrainedModel, *, at_least: int = 1
+    ) -> Iterator[list[Example]]:
         """This process's part of those rows, in what its device computes at once; :class:`Stopped` between two."""
         mine = rows[np.argsort(dataset.tokens[rows], kind="stable")][self.index :: self.count]
-        most_tokens = _PASS_TOKENS.get(self.device.type, _PASS_TOKENS_ELSEWHERE)
-        for group in passes(dataset.read(mine), at_least=at_least, most_tokens=most_tokens):
+        examples, most_tokens = dataset.read(mine), model.tokens_at_once
+        for group in passes(examples, at_least=at_least, most_tokens=most_tokens, packing=model.packing):
             if self.count == 1 and self._stop_wanted():  # several processes stop together, after a step
                 raise Stopped
             yield group

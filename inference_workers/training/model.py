@@ -17,6 +17,7 @@ from .adapter import REFERENCE, add_adapter, continue_adapter
 from .dataset import Sequence
 from .errors import TrainingError
 from .log_probs import log_probs
+from .memory import tokens_at_once
 from .packing import Pass, packed, padded
 from .spec import TrainingSpec
 
@@ -62,6 +63,14 @@ class TrainedModel:
         if spec.gradient_checkpointing:
             base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         self.packing = False
+        """Whether passes are packed."""
+        self.tokens_at_once = tokens_at_once(
+            base.config.get_text_config(),
+            device,
+            weights_bytes=sum(value.nbytes for value in base.parameters()),
+            checkpointing=spec.gradient_checkpointing,
+        )
+        """How large a pass may be."""
 
     def train(self, training: bool) -> None:
         """Switch dropout on or off."""

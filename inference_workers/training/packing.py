@@ -1,25 +1,25 @@
 """Examples as the tensors of one pass.
 
 Packed, a pass is one flat row of tokens without padding, in which samples do not see each other: positions begin at 0
-for each, and attention (:mod:`.attention`) gathers every sample's own tokens. Samples that begin alike share the nodes
-of that beginning in a prefix tree: a node's value depends on nothing but the tokens before it, so it is computed once
-for all of them, and its gradient is the sum of theirs. A system prompt, an instruction, the prompt of a DPO pair cost
-once a pass instead of once a sample. The numbers are those of separate samples but for the order of float sums; only
-dropout, when there is any, draws once for a shared node.
+for each, and attention (:mod:`.attention`) keeps them apart. Samples that begin alike share that beginning in a prefix
+tree: what a token is to the model depends on nothing but the tokens before it, so it is computed once for all of them,
+and its gradient is the sum of theirs. A system prompt, an instruction, the prompt of a DPO pair cost once a pass
+instead of once a sample. The numbers are those of separate samples but for the order of float sums; only dropout, when
+there is any, draws once for what is shared.
 
 Unpacked, a pass is one padded row a sample and the model's own attention.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence as Some
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
-from .attention import Layout
+from .attention import Branch, Layout
 from .dataset import Sequence
 
 
@@ -42,30 +42,14 @@ class Pass:
 
 def packed(sequences: Some[Sequence], device: torch.device) -> Pass:
     """One flat row; the model must use :data:`.attention.NAME`."""
-    nodes: dict[tuple[int, int], int] = {}
-    ids: list[int] = []
-    positions: list[int] = []
-    homes: list[int] = []
-    longest = max(len(sequence.ids) for sequence in sequences)
-    members = np.zeros((len(sequences), longest), dtype=np.int64)
-    for number, sequence in enumerate(sequences):
-        node = -1
-        for position, token in enumerate(sequence.ids):
-            known = nodes.setdefault((node, token), len(ids))
-            if known == len(ids):
-                ids.append(token)
-                positions.append(position)
-                homes.append(number * longest + position)
-            node = members[number, position] = known
+    tree = _Tree()
+    paths = [tree.add(sequence.ids) for sequence in sequences]
     inputs = {
-        "input_ids": torch.tensor([ids], device=device),
-        "position_ids": torch.tensor([positions], device=device),
-        "layout": Layout(
-            members=torch.from_numpy(members).to(device),
-            homes=torch.tensor(homes, device=device),
-        ),
+        "input_ids": torch.tensor([tree.tokens], device=device),
+        "position_ids": torch.tensor([tree.depths], device=device),
+        "layout": Layout(tree.branches(), device),
     }
-    at = [members[number, label - 1] for number, sequence in enumerate(sequences) for label in sequence.labels]
+    at = [path[label - 1] for path, sequence in zip(paths, sequences, strict=True) for label in sequence.labels]
     return _pass(sequences, inputs, at, device)
 
 
@@ -94,3 +78,45 @@ def _pass(sequences: Some[Sequence], inputs: dict[str, Any], at: list[int], devi
         owners=torch.tensor(owners, dtype=torch.int64, device=device),
         sequences=len(sequences),
     )
+
+
+class _Tree:
+    """A prefix tree of tokens; nodes are numbered as they come, so a parent's number is below its children's."""
+
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+        self.depths: list[int] = []
+        self._parents: list[int] = []
+        self._nodes: dict[tuple[int, int], int] = {}
+
+    def add(self, tokens: list[int]) -> list[int]:
+        """The nodes from the root to the last token."""
+        path: list[int] = []
+        node = -1
+        for depth, token in enumerate(tokens):
+            known = self._nodes.setdefault((node, token), len(self.tokens))
+            if known == len(self.tokens):
+                self.tokens.append(token)
+                self.depths.append(depth)
+                self._parents.append(node)
+            node = known
+            path.append(node)
+        return path
+
+    def branches(self) -> list[Branch]:
+        """Every node in exactly one: a branch ends where the tree forks or ends."""
+        children = Counter(self._parents)
+        branch_of: list[int] = []
+        owned: list[list[int]] = []
+        for node, parent in enumerate(self._parents):
+            if parent >= 0 and children[parent] == 1:
+                branch_of.append(branch_of[parent])
+                owned[branch_of[node]].append(node)
+            else:
+                branch_of.append(len(owned))
+                owned.append([node])
+        paths: list[list[int]] = []
+        for nodes in owned:
+            parent = self._parents[nodes[0]]
+            paths.append((paths[branch_of[parent]] if parent >= 0 else []) + nodes)
+        return [Branch(path=path, own=len(nodes)) for path, nodes in zip(paths, owned, strict=True)]

@@ -115,7 +115,8 @@ class Run:
         self._model.train(True)
         self._training.optimizer.zero_grad(set_to_none=True)
         sums: Counter[str] = Counter()
-        for group in self._team.passes(self._train, rows, at_least=self._spec.gradient_accumulation):
+        at_least = self._spec.gradient_accumulation
+        for group in self._team.passes(self._train, rows, self._model, at_least=at_least):
             loss, parts = self._objective(group)
             (loss / total).backward()
             sums.update(parts)

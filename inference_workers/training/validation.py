@@ -36,6 +36,7 @@ class Validation:
         sums: Counter[str] = Counter()
         with torch.no_grad():
             for start in range(0, len(rows), _ROWS_READ_AT_ONCE):
-                for group in self._team.passes(self._dataset, rows[start : start + _ROWS_READ_AT_ONCE]):
+                part = rows[start : start + _ROWS_READ_AT_ONCE]
+                for group in self._team.passes(self._dataset, part, self._model):
                     sums.update(self._objective(group)[1])
         return means(self._team.total(sums, self._objective.sums), "valid")

@@ -79,7 +79,11 @@ class BatchInputInspector(Inspector):
                         survey.add(found, request)
                     case LineError() as error:
                         notes.bad_row([_problem(found, error)], raw=raw)
-            return {"endpoint": endpoint, "completion_window": window, **survey.describe()}
+            return {
+                "endpoint": endpoint,
+                "completion_window": window,
+                **survey.describe(lambda: progress(report.file.bytes)),
+            }
 
 
 class _Survey:
@@ -110,10 +114,10 @@ class _Survey:
         else:
             self._index.add_text(content.decode(), line=line)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self, beat: Callable[[], None]) -> dict[str, Any]:
         """As JSON. Tokens are estimates, the bound is none."""
         near = LikeLines()
-        for pair in self._index.pairs():
+        for pair in self._index.pairs(beat):
             near.add(pair.line, pair.like, similarity=round(pair.similarity, 2))
         return {
             "statistics": {"input_tokens": self._tokens.describe(), "longest": self._longest.describe("tokens")},

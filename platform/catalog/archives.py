@@ -3,12 +3,12 @@
 import tarfile
 from collections.abc import Iterator
 
-import orjson
-
 from catalog.models import FineTunedModel
 from common.storage import BlobRange
 
 MANIFEST = "manifest.json"
+SIGNATURE = "manifest.json.sig"
+"""Of the manifest's bytes, in base64."""
 
 
 class ModelArchive:
@@ -22,9 +22,10 @@ class ModelArchive:
         self.size = 0
         self._parts: list[bytes | BlobRange] = []
         moment = int(model.created_at.timestamp())
-        manifest = orjson.dumps(model.manifest, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        texts = {MANIFEST: model.signed_text.encode(), SIGNATURE: f"{model.signature}\n".encode()}
         try:
-            self._add(MANIFEST, manifest, len(manifest), moment)
+            for path, content in texts.items():
+                self._add(path, content, len(content), moment)
             for path, file in sorted(model.files.items()):
                 self._add(path, BlobRange(file["storage_key"], 0, file["bytes"]), file["bytes"], moment)
         except Exception:

@@ -1,19 +1,18 @@
 """Signed manifests: where a fine-tuned model comes from, provable with one public key and without this installation.
 
-The signature (Ed25519, RFC 8032) is over the manifest as canonical JSON: members sorted, no white space, UTF-8. Its key
-is derived from the installation's secret, so that there is nothing more to keep, and to lose.
+The signature (Ed25519, RFC 8032) is over the bytes of ``manifest.json`` as they are handed out, so that any tool checks
+it, OpenSSL among them (infra/docs/models.md). Its key is derived from the installation's secret: there is nothing more
+to keep, and to lose.
 """
 
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
-from typing import Any
 
 import orjson
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.conf import settings
 
@@ -39,28 +38,15 @@ def signing_key() -> SigningKey:
     return SigningKey(id=sha256(raw).hexdigest()[:32], pem=pem.decode())
 
 
-def signed(manifest: dict[str, Any]) -> dict[str, Any]:
-    """``{"manifest", "signature": {"algorithm", "key_id", "value"}}``, the value in base64."""
-    value = _private_key().sign(canonical(manifest))
-    signature = {"algorithm": ALGORITHM, "key_id": signing_key().id, "value": b64encode(value).decode()}
-    return {"manifest": manifest, "signature": signature}
+def manifest_text(manifest: dict[str, object]) -> str:
+    """The content of ``manifest.json``: the same members always make the same text."""
+    options = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
+    return orjson.dumps(manifest, option=options).decode()
 
 
-def is_genuine(envelope: dict[str, Any], *, pem: str) -> bool:
-    """Whether what :func:`signed` has made was made with that key and has not been changed since."""
-    key = serialization.load_pem_public_key(pem.encode())
-    if not isinstance(key, Ed25519PublicKey):
-        return False
-    try:
-        key.verify(b64decode(envelope["signature"]["value"]), canonical(envelope["manifest"]))
-    except (InvalidSignature, KeyError, TypeError, ValueError):
-        return False
-    return True
-
-
-def canonical(manifest: object) -> bytes:
-    """The bytes that are signed."""
-    return orjson.dumps(manifest, option=orjson.OPT_SORT_KEYS)
+def sign(text: str) -> str:
+    """The signature over a manifest's text, in base64."""
+    return b64encode(_private_key().sign(text.encode())).decode()
 
 
 @lru_cache(maxsize=1)

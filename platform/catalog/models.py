@@ -122,7 +122,11 @@ class FineTunedModel(WireModel, TenantModel):
     refusal = models.TextField(blank=True)
     """Why it will never be ready."""
     manifest = models.JSONField(default=dict)
-    """Where it comes from; with the signature once it is ready (:mod:`catalog.manifests`)."""
+    """Where it comes from."""
+    signed_text = models.TextField(blank=True)
+    """The manifest as it was signed when the model became ready, to the byte ..."""
+    signature = models.CharField(max_length=128, blank=True)
+    """... and the signature (:mod:`catalog.manifests`)."""
     created_at = models.DateTimeField(default=timezone.now)
     deleted_at = models.DateTimeField(null=True)
 

@@ -13,7 +13,7 @@ from django.db.models.functions import Now
 
 from catalog.adapters import AdapterFacts, AdapterFile, check_adapter
 from catalog.dependents import what_needs
-from catalog.manifests import signed
+from catalog.manifests import manifest_text, sign
 from catalog.models import BaseModel, CheckpointPermission, FineTunedModel, ModelAlias
 from catalog.selectors import model_not_found
 from common.errors import HoneError
@@ -109,8 +109,10 @@ def mark_ready(*, model: FineTunedModel, evidence: dict[str, Any] | None = None)
         locked = FineTunedModel.objects.select_for_update(no_key=True).get(id=model.id)
         if locked.state == FineTunedModel.State.PUBLISHING:
             locked.state = FineTunedModel.State.READY
-            locked.manifest = signed(locked.manifest | {"evidence": evidence or {}})
-            locked.save(update_fields=["state", "manifest"])
+            locked.manifest |= {"evidence": evidence or {}}
+            locked.signed_text = manifest_text(locked.manifest)
+            locked.signature = sign(locked.signed_text)
+            locked.save(update_fields=["state", "manifest", "signed_text", "signature"])
             _record(locked, "ready", SYSTEM_ACTOR)
     return locked
 

@@ -71,13 +71,7 @@ class ModelDownloadView(TenantAPIView):
         """A tar archive: the adapter in PEFT's format, and the signed manifest."""
         with tenant_scope(self.principal.organization_id):
             model = get_own_model(project=self.project, name=name)
-        archive = ModelArchive(model)
-        headers = {
-            "Content-Length": str(archive.size),
-            "Content-Disposition": f'attachment; filename="{archive.folder}.tar"',
-            "X-Content-Type-Options": "nosniff",
-        }
-        return StreamingHttpResponse(archive, content_type="application/x-tar", headers=headers)
+        return archive_response(ModelArchive(model))
 
 
 class ModelManifestView(TenantAPIView):
@@ -87,9 +81,19 @@ class ModelManifestView(TenantAPIView):
     contracts: ClassVar = {"GET": contracts.RETRIEVE_MANIFEST}
 
     def get(self, request: Request, name: str) -> Response:
-        """The manifest with its signature."""
+        """The manifest; ``text`` is what is signed, to the byte."""
         with tenant_scope(self.principal.organization_id):
-            return Response(get_own_model(project=self.project, name=name).manifest)
+            model = get_own_model(project=self.project, name=name)
+        signature = {"algorithm": ALGORITHM, "key_id": signing_key().id, "value": model.signature}
+        return Response(
+            {
+                "object": "model.manifest",
+                "model": model.name,
+                "manifest": model.manifest,
+                "text": model.signed_text,
+                "signature": signature,
+            }
+        )
 
 
 class SigningKeyView(TenantAPIView):
@@ -102,6 +106,16 @@ class SigningKeyView(TenantAPIView):
         """The public key."""
         key = signing_key()
         return Response({"id": key.id, "object": "signing_key", "algorithm": ALGORITHM, "public_key": key.pem})
+
+
+def archive_response(archive: ModelArchive) -> StreamingHttpResponse:
+    """The archive as a download; closed with the response."""
+    headers = {
+        "Content-Length": str(archive.size),
+        "Content-Disposition": f'attachment; filename="{archive.folder}.tar"',
+        "X-Content-Type-Options": "nosniff",
+    }
+    return StreamingHttpResponse(archive, content_type="application/x-tar", headers=headers)
 
 
 class AliasListView(TenantAPIView):

@@ -9,7 +9,7 @@ from uuid import UUID
 import orjson
 from django.db.models.functions import Now
 
-from common.errors import HoneError
+from common.errors import HoneError, not_found
 from common.storage import IncomingBlob
 from files.inspection import Inspector, Notes, RowProblem, inspector_of
 from files.lines import FileError
@@ -44,6 +44,9 @@ def get_report(*, project: Project, key: ApiKey, file_id: str, options: Mapping[
         if inspector is None:
             raise HoneError("invalid_purpose", f"Files with the purpose '{file.purpose}' have no report", param="id")
         inspector.check_options(project=project, key=key, options=options)
+        # Locked against its deletion, which would not see a report that is made at the same moment.
+        if not StoredFile.objects.select_for_update(no_key=True).filter(id=file.id, deleted_at=None):
+            raise not_found("file", file_id)
         _make_room(file)
         return _request(inspector, file, key.id, options)
 
@@ -85,6 +88,7 @@ def finish_report(*, report: FileReport, written: WrittenReport) -> bool:
     """Make a report known; False when its file was deleted meanwhile. Call it inside the scope."""
     done = FileReport.objects.filter(id=report.id).update(
         state=FileReport.State.COMPLETED,
+        lease_id=None,
         summary=written.summary,
         rejects_key=written.rejects_key,
         rejects_bytes=written.rejects_bytes,

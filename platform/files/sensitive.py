@@ -74,19 +74,22 @@ _KINDS = (
         ("gh", "github_pat_"),
         re.compile(r"\b(?:gh[pousr]_[0-9A-Za-z]{36,255}|github_pat_\w{22,255})\b", re.ASCII),
     ),
-    _Kind("gitlab_token", True, ("glpat-",), re.compile(r"\bglpat-[\w-]{20,}", re.ASCII)),
+    _Kind("gitlab_token", True, ("glpat-",), re.compile(r"(?<![\w-])glpat-[\w-]{20,}", re.ASCII)),
     _Kind("slack_token", True, ("xox",), re.compile(r"\bxox[abeoprs]-[0-9A-Za-z-]{10,}")),
     _Kind("stripe_key", True, ("k_live_", "k_test_"), re.compile(r"\b[rs]k_(?:live|test)_[0-9A-Za-z]{16,}")),
     _Kind("google_api_key", True, ("AIza",), re.compile(r"\bAIza[\w-]{35}(?![\w-])", re.ASCII)),
     _Kind("hone_key", True, ("hone_",), re.compile(r"\bhone_[asw]k_[0-9a-f]{16}_\w{16,}", re.ASCII)),
-    _Kind("model_api_key", True, ("sk-",), re.compile(r"\bsk-(?=[\w-]*\d)(?=[\w-]*[A-Za-z])[\w-]{20,}", re.ASCII)),
-    _Kind("jwt", True, ("eyJ",), re.compile(r"\beyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{10,}", re.ASCII), _is_jwt),
+    _Kind(
+        "model_api_key", True, ("sk-",), re.compile(r"(?<![\w-])sk-(?=[\w-]*\d)(?=[\w-]*[A-Za-z])[\w-]{20,}", re.ASCII)
+    ),
+    _Kind("jwt", True, ("eyJ",), re.compile(r"(?<![\w-])eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{10,}", re.ASCII), _is_jwt),
     _Kind(
         "password",
         True,
         ("assw", "PASSW", "wd:", "wd="),
         re.compile(
-            r"\b(?:password|passwort|passwd|pwd)\b[\"']?\s{0,3}(?:[:=]|is)\s{0,3}[\"']?(?=\S*\d)\S{8,}", re.IGNORECASE
+            r"\b(?:password|passwort|passwd|pwd)\b[\"']?\s{0,3}(?:[:=]|is)\s{0,3}[\"']?(?=\S{0,64}\d)\S{8,64}",
+            re.IGNORECASE,
         ),
     ),
     _Kind("email", False, ("@",), re.compile(r"\b[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,24}\b")),

@@ -10,7 +10,7 @@ import re
 import sqlite3
 import tempfile
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -40,8 +40,9 @@ PRAGMA cache_size = -16384;
 PRAGMA temp_store = FILE;
 CREATE TABLE seen (digest BLOB PRIMARY KEY, line INTEGER) WITHOUT ROWID;
 CREATE TABLE sketch (number INTEGER PRIMARY KEY, line INTEGER, digest BLOB);
-CREATE TABLE band (value INTEGER, number INTEGER);
 """
+_PARTS = 32
+"""The bands lie in so many tables, by their values: each is sorted in a second or two, and then the work is alive."""
 
 
 @dataclass(frozen=True)
@@ -88,16 +89,22 @@ class RowIndex:
         if len(self._waiting) == _BATCH:
             self._store()
 
-    def pairs(self) -> Iterator[Pair]:
-        """For each line above 0 one earlier line that it is nearly like, and one below 0, if there are such."""
+    def pairs(self, beat: Callable[[], None]) -> Iterator[Pair]:
+        """For each line above 0 one earlier line that it is nearly like, and one below 0, if there are such.
+
+        ``beat`` is called every few seconds at least.
+        """
         self._store()
         paired = (bytearray(self._count // 8 + 1), bytearray(self._count // 8 + 1))
-        rows = self._database.execute("SELECT value, number FROM band ORDER BY value, number")
-        for _, group in groupby(rows, key=itemgetter(0)):
-            numbers = (number for _, number in group)
-            first = next(numbers)
-            if (second := next(numbers, None)) is not None:
-                yield from self._pairs_of(chain((first, second), numbers), paired)
+        for part in range(_PARTS):
+            beat()
+            rows = self._database.execute(f"SELECT value, number FROM band_{part} ORDER BY value, number")  # noqa: S608
+            for _, group in groupby(rows, key=itemgetter(0)):
+                numbers = (number for _, number in group)
+                first = next(numbers)
+                if (second := next(numbers, None)) is not None:
+                    beat()
+                    yield from self._pairs_of(chain((first, second), numbers), paired)
 
     def _pairs_of(self, numbers: Iterator[int], paired: tuple[bytearray, bytearray]) -> Iterator[Pair]:
         """Compare each line above 0 with the first of those that share a band with it, and the first below 0."""
@@ -121,7 +128,8 @@ class RowIndex:
         waiting, self._waiting = self._waiting, []
         words = [_shingles(text) for _, text in waiting]
         digests = RMinHash.digests_from_token_sets(words, _SKETCH, _SEED)
-        sketches, bands = [], []
+        sketches: list[tuple[int, int, bytes]] = []
+        bands: list[list[tuple[int, int]]] = [[] for _ in range(_PARTS)]
         for (line, _), digest in zip(waiting, digests, strict=True):
             number = self._count
             self._count += 1
@@ -131,9 +139,10 @@ class RowIndex:
             step = _BAND_ROWS * sketch.itemsize
             for band in range(_BANDS):
                 value = blake2b(data[band * step : (band + 1) * step], digest_size=7, salt=bytes([band])).digest()
-                bands.append((int.from_bytes(value), number))
+                bands[value[-1] % _PARTS].append((int.from_bytes(value), number))
         self._database.executemany("INSERT INTO sketch VALUES (?, ?, ?)", sketches)
-        self._database.executemany("INSERT INTO band VALUES (?, ?)", bands)
+        for part, rows in enumerate(bands):
+            self._database.executemany(f"INSERT INTO band_{part} VALUES (?, ?)", rows)  # noqa: S608
 
     def _sketch(self, number: int) -> tuple[int, "array[int]"]:
         line, data = self._database.execute("SELECT line, digest FROM sketch WHERE number = ?", (number,)).fetchone()
@@ -152,6 +161,8 @@ def open_row_index() -> Iterator[RowIndex]:
     try:
         database = sqlite3.connect(path, isolation_level=None)
         database.executescript(_SCHEMA)
+        for part in range(_PARTS):
+            database.execute(f"CREATE TABLE band_{part} (value INTEGER, number INTEGER)")
     finally:
         path.unlink()  # open it stays
     with closing(database):

@@ -9,10 +9,7 @@ class FinetuningConfig(AppConfig):
     name = "finetuning"
 
     def ready(self) -> None:
-        """Make the kinds known to the fleet, the blobs to the sweep of orphans, and who looks at training data.
-
-        A recipe that is none stops the start.
-        """
+        """Make kinds of work, blobs and inspectors known. A recipe that is none stops the start."""
         from catalog.dependents import register_dependent  # noqa: PLC0415  # needs models
         from common.orphans import register_blob_owner  # noqa: PLC0415
         from files.inspection import register_inspector  # noqa: PLC0415

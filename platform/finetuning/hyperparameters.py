@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from django.conf import settings
+
 from finetuning.models import FineTuningJob
 
 AUTO = "auto"
@@ -77,7 +79,7 @@ class Hyperparameters:
         return math.ceil(rows / self.batch_size) * self.n_epochs
 
     def to_spec(self, *, method: str, seed: int, rows: int) -> dict[str, Any]:
-        """What the trainer reads (``inference_workers/training/spec.py``), but for what only the node knows."""
+        """What the trainer reads (:mod:`inference_workers.training.spec`), but for what only the node knows."""
         members = asdict(self)
         del members["learning_rate_multiplier"], members["train_on"]
         steps_per_epoch = math.ceil(rows / self.batch_size)
@@ -86,6 +88,7 @@ class Hyperparameters:
             "seed": seed,
             # About ten points of validation loss an epoch; on all rows at each checkpoint, whatever comes first.
             "eval_every": max(1, steps_per_epoch // 10),
+            "checkpoint_seconds": settings.TRAINING_CHECKPOINT_SECONDS,
         }
 
 

@@ -63,7 +63,8 @@ class TrainingDataInspector(Inspector):
                     progress(0)
                     if row.example is not None:
                         survey.add_held_out(row.example, line=row.line)
-            for row, position in _read(report.file, shape, stack):
+            position = 0
+            for row, position in _read(report.file, shape, stack):  # where it ends is used below
                 progress(position)
                 notes.search(row.raw, line=row.line)
                 errors = list(row.errors)
@@ -80,7 +81,7 @@ class TrainingDataInspector(Inspector):
                 "model": base.name if base is not None else None,
                 "recipe": report.options.get("recipe"),
                 "validation_file": report.options.get("validation_file"),
-                **survey.describe(notes),
+                **survey.describe(notes, lambda: progress(position)),
             }
 
     def describe(self, report: FileReport) -> dict[str, Any]:
@@ -107,12 +108,9 @@ class TrainingDataInspector(Inspector):
 
 def default_model(*, key: ApiKey | None) -> BaseModel | None:
     """The model that data is held against when none is named: the first by name that can be fine-tuned."""
-    if key is None:
-        models = list(active_models())
-    else:
-        models = [served.base for served in served_models(key=key).values() if served.adapter is None]
-    prices = current_prices(kind=Price.Kind.TRAINING)
-    return next((model for model in sorted(models, key=lambda model: model.name) if model.id in prices), None)
+    models = active_models() if key is None else [served.base for served in served_models(key=key).values()]
+    trainable = current_prices(kind=Price.Kind.TRAINING).keys()
+    return min((model for model in models if model.id in trainable), key=lambda model: model.name, default=None)
 
 
 def _shape(options: Mapping[str, str]) -> Shape:

@@ -51,7 +51,7 @@ class FineTuningJob(WireModel, TenantModel):
     api_key = tenant_key(ApiKey)
     base = models.ForeignKey(BaseModel, on_delete=models.PROTECT, related_name="+")
     base_revision = models.CharField(max_length=64)
-    """Of the base model when the job was made; it is trained on no other."""
+    """Of the base model when the data was prepared; it is trained on no other."""
     model = models.CharField(max_length=300)
     """As the customer named it: the base model, or a tuned one to continue from."""
     continued_from = models.CharField(max_length=300, blank=True)

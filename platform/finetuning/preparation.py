@@ -115,10 +115,11 @@ def _note_what_is_known(job: FineTuningJob, prepared: PreparedDataset, resolved:
         "truncated_rows": prepared.truncated_rows,
         "labels": prepared.labels,
     }
+    job.base_revision = job.base.revision  # whose template and tokenizer the data was prepared with
     job.price = price
     job.total_tokens = prepared.train.tokens * resolved.n_epochs
     job.bound_nanos = job.total_tokens * price.input_nanos
-    job.save(update_fields=["status", "resolved", "dataset", "price", "total_tokens", "bound_nanos"])
+    job.save(update_fields=["status", "resolved", "dataset", "base_revision", "price", "total_tokens", "bound_nanos"])
     tell(job, f"Files validated: {prepared.train.rows} examples, {prepared.train.tokens} tokens an epoch")
     for rows, what in ((prepared.skipped_rows, "left out"), (prepared.truncated_rows, "cut at max_seq_length")):
         if rows:

@@ -120,6 +120,10 @@ class Renderer:
         """Tokens of a piece of text."""
         return len(self._counter.encode([text])[0])
 
+    def has_special_token(self, text: str) -> bool:
+        """Whether a text would be read as more than text."""
+        return any(token in text for token in self._counter.special_texts)
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids."""
         return self._counter.decode(ids)

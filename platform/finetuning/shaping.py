@@ -102,7 +102,7 @@ class Shape:
                 )
             return replace(self, template=template)
         missing = self.template.columns - set(columns) - self.renamed.keys() - self._optional()
-        missing |= {theirs for theirs in self.renamed.values() if theirs not in columns}
+        missing |= {theirs for theirs in (*self.renamed.values(), self.slice) if theirs and theirs not in columns}
         if missing:
             raise FileError(
                 "missing_column",
@@ -123,6 +123,7 @@ class Shape:
             return self._instruct(value)
         named = {ours: value[theirs] for ours, theirs in self.renamed.items() if theirs in value}
         columns = dict.fromkeys(self._optional(), "") | value | named
+        self._check_required(columns)
         answer = self.template.answer_column
         if answer is None or answer not in columns:
             return self.template.fill(columns)
@@ -131,6 +132,16 @@ class Shape:
         elif self.answer.kind == AnswerKind.CHOICES:
             columns[answer] = cell_text(columns[answer]).strip()
         return self.template.fill(columns)
+
+    def _check_required(self, columns: Mapping[str, Any]) -> None:
+        for column in self.recipe.columns if self.recipe else ():
+            if column.required and column.name in columns and not cell_text(columns[column.name]).strip():
+                raise RowError(
+                    "empty_content",
+                    pointer(self.renamed.get(column.name, column.name)),
+                    "The column is empty, and the recipe needs it",
+                    "Fill it, or remove the row",
+                )
 
     def _instruct(self, value: dict[str, Any]) -> dict[str, Any]:
         """A row that is a conversation already, with the recipe's instructions where it has none of its own."""

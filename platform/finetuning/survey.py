@@ -1,7 +1,7 @@
 """What the good rows of a training file are like, together."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import orjson
@@ -55,6 +55,10 @@ WARNINGS = {
         "One label has almost all rows: whoever always says that is nearly always right",
         "Add rows of the other labels, or take some of these out",
     ),
+    "special_tokens": (
+        "Texts hold special tokens of the model's, which end turns where they stand",
+        "Remove them: the model's template puts them where they belong",
+    ),
     "garbled_text": (
         "Texts hold the sign for characters that could not be read",
         "Write the file anew as UTF-8 from where it came",
@@ -78,6 +82,7 @@ class Survey:
         self._truncated = Lines()
         self._skipped = Lines()
         self._garbled = Lines()
+        self._special = Lines()
         self._exact = LikeLines()
         self._conflicting = LikeLines()
         self._leaked = LikeLines()
@@ -101,13 +106,15 @@ class Survey:
         self._turns.add(sum(1 for _ in texts_of(example)))
         if any("\N{REPLACEMENT CHARACTER}" in text for _, text in texts_of(example)):
             self._garbled.add(row.line)
+        if self._renderer is not None and any(self._renderer.has_special_token(text) for _, text in texts_of(example)):
+            self._special.add(row.line)
         self._compare(row.line, example)
         self._note_label(row, example)
 
-    def describe(self, notes: Notes) -> dict[str, Any]:
-        """As JSON, ``warnings`` in the order of what they cost."""
+    def describe(self, notes: Notes, beat: Callable[[], None]) -> dict[str, Any]:
+        """As JSON, ``warnings`` in the order of what they cost. ``beat`` is called while rows are compared."""
         near, near_leaked = LikeLines(), LikeLines()
-        for pair in self._index.pairs():
+        for pair in self._index.pairs(beat):
             if pair.line > 0:
                 found = near if pair.like > 0 else near_leaked
                 found.add(pair.line, abs(pair.like), similarity=round(pair.similarity, 2))
@@ -213,6 +220,7 @@ class Survey:
             "duplicates": self._exact.count,
             "near_duplicates": near.count,
             "garbled_text": self._garbled.count,
+            "special_tokens": self._special.count,
             **self._count_label_warnings(),
         }
         for code, (message, fix) in WARNINGS.items():

@@ -84,13 +84,25 @@ class Template:
 
     def column_at(self, where: str, filled: Mapping[str, Any]) -> str | None:
         """The column that stands at a JSON pointer of the row that was filled, if one does."""
-        _, member, *rest = where.split("/")
-        if member == "messages" and rest and self.messages:
-            dropped = len(self.messages) - len(filled["messages"])
-            text = self.messages[int(rest[0]) + dropped][1]
-        else:
-            text = {"prompt": self.prompt, "completion": self.completion}.get(member) or ""
-        return next(iter(_PLACE.findall(text)), None)
+        return next(iter(_PLACE.findall(self._text_at(where.split("/")[1:], filled))), None)
+
+    def _text_at(self, path: list[str], filled: Mapping[str, Any]) -> str:
+        match path:
+            case ["messages", number, *_]:
+                dropped = len(self.messages) - len(filled["messages"])
+                return self.messages[int(number) + dropped][1]
+            case ["input", "messages", number, *_]:
+                dropped = len(self.messages) - 1 - len(filled["input"]["messages"])
+                return self.messages[int(number) + dropped][1]
+            case ["preferred_output", *_]:
+                return self.answer
+            case ["non_preferred_output", *_]:
+                return self.rejected or ""
+            case ["prompt"]:
+                return self.prompt or ""
+            case ["completion"]:
+                return self.completion or ""
+        return ""
 
     def _texts(self) -> list[str]:
         texts = [text for _, text in self.messages]
@@ -98,7 +110,9 @@ class Template:
 
 
 def cell_text(value: Any) -> str:
-    """A column's content as text: what is no string as compact JSON."""
+    """A column's content as text: nothing for null, what is no string as compact JSON."""
+    if value is None:
+        return ""
     return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
@@ -113,8 +127,7 @@ def _fill(text: str, row: Mapping[str, Any]) -> str:
                 f"The row has no column '{name}' (it has: {found[:200]})",
                 "Rename the column, or say in the column mapping which one it is",
             )
-        value = row[name]
-        return "" if value is None else cell_text(value)
+        return cell_text(row[name])
 
     return _PLACE.sub(content, text)
 

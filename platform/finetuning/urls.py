@@ -2,14 +2,11 @@
 
 from django.urls import path
 
-from finetuning import api, data_api
+from finetuning import api
+from finetuning.data_api import PreviewView, RecipeListView, RecipeSampleView, RecipeView
 from finetuning.worker_api import ArtifactView, EventsView, InputView
 
 urlpatterns = [
-    path("fine_tuning/recipes", data_api.RecipeListView.as_view()),
-    path("fine_tuning/recipes/<str:recipe>", data_api.RecipeView.as_view()),
-    path("fine_tuning/recipes/<str:recipe>/sample", data_api.RecipeSampleView.as_view()),
-    path("fine_tuning/preview", data_api.PreviewView.as_view()),
     path("fine_tuning/jobs", api.JobListView.as_view()),
     path("fine_tuning/jobs/<str:job_id>", api.JobView.as_view()),
     path("fine_tuning/jobs/<str:job_id>/cancel", api.JobCancelView.as_view()),
@@ -18,6 +15,12 @@ urlpatterns = [
     path("fine_tuning/jobs/<str:job_id>/events", api.JobEventListView.as_view()),
     path("fine_tuning/jobs/<str:job_id>/checkpoints", api.JobCheckpointListView.as_view()),
     path("fine_tuning/jobs/<str:job_id>/logs", api.JobLogsView.as_view()),
+    path("fine_tuning/jobs/<str:job_id>/download", api.JobDownloadView.as_view()),
+    path("fine_tuning/quote", api.JobQuoteView.as_view()),
+    path("fine_tuning/recipes", RecipeListView.as_view()),
+    path("fine_tuning/recipes/<str:recipe>", RecipeView.as_view()),
+    path("fine_tuning/recipes/<str:recipe>/sample", RecipeSampleView.as_view()),
+    path("fine_tuning/preview", PreviewView.as_view()),
 ]
 internal_urlpatterns = [
     path("leases/<str:lease_id>/inputs/<path:name>", InputView.as_view()),

@@ -11,7 +11,7 @@ import structlog
 from celery.beat import PersistentScheduler, ScheduleEntry, SchedulingError
 from django.db import close_old_connections
 
-from fleet.tasks import run_control_work
+from fleet.tasks import do_urgent_work
 
 logger = structlog.get_logger(__name__)
 
@@ -36,5 +36,5 @@ class Scheduler(PersistentScheduler):
                 logger.warning("the broker is away: beat does the work itself", error=str(error))
         close_old_connections()
         self.app.tasks[entry.task].run()  # type: ignore[index]  # every entry names its task
-        run_control_work()
+        do_urgent_work()
         return None

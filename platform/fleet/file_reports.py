@@ -23,6 +23,7 @@ class FileReportHandler(ControlHandler):
     """Looks at the rows of a file."""
 
     kind = KIND
+    is_background = True
 
     def run(self, lease: Lease) -> None:
         """Write the report."""
@@ -30,7 +31,7 @@ class FileReportHandler(ControlHandler):
             found = FileReport.objects.filter(lease_id=lease.id)
             report = found.select_related("file", "file__project", "requested_by").first()
         if report is None:  # its file has been deleted
-            complete_lease(lease=lease)
+            self._end(lease)
             return
         try:
             written = write_report(report=report, beat=Heartbeat(lease))
@@ -40,7 +41,7 @@ class FileReportHandler(ControlHandler):
             self._give_up(lease, error)
             return
         with tenant_scope(lease.organization_id):
-            complete_lease(lease=lease)
+            self._end(lease)
             is_wanted = finish_report(report=report, written=written)
         if not is_wanted and written.rejects_key:
             discard_blobs(written.rejects_key)
@@ -49,10 +50,16 @@ class FileReportHandler(ControlHandler):
         """Better an end than reading for ever."""
         fail_report(lease_id=lease.id, code=code, message=message)
 
+    def _end(self, lease: Lease) -> None:
+        """The work is done, and nothing refers to its row any more."""
+        with tenant_scope(lease.organization_id):
+            complete_lease(lease=lease)
+            Lease.objects.filter(id=lease.id).delete()
+
     def _give_up(self, lease: Lease, error: HoneError) -> None:
         """Trying again would not help: what the options name is gone."""
         with tenant_scope(lease.organization_id):
-            complete_lease(lease=lease)
+            self._end(lease)
             fail_report(lease_id=lease.id, code=error.code, message=error.message)
 
 

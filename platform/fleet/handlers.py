@@ -43,6 +43,9 @@ class LeaseHandler:
 class ControlHandler(LeaseHandler):
     """A kind that the control plane's own Celery workers do."""
 
+    is_background: ClassVar[bool] = False
+    """May take many minutes: few at once, and only where nothing else waits, so that the rest never waits for it."""
+
     def run(self, lease: Lease) -> None:
         """Do the work under a :class:`fleet.heartbeat.Heartbeat`; may raise, is repeated then."""
         raise NotImplementedError
@@ -61,6 +64,10 @@ def handler_of(lease: Lease) -> LeaseHandler:
     return _handlers[lease.kind]
 
 
-def control_kinds() -> list[str]:
-    """Kinds that the control plane does itself."""
-    return [kind for kind, handler in _handlers.items() if isinstance(handler, ControlHandler)]
+def control_kinds(*, is_background: bool = False) -> list[str]:
+    """Kinds that the control plane does itself: those that somebody waits for, or the others."""
+    return [
+        kind
+        for kind, handler in _handlers.items()
+        if isinstance(handler, ControlHandler) and handler.is_background == is_background
+    ]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
+from django.conf import settings
 from django.db import connections
 from django.db.models import DurationField, ExpressionWrapper, F, Sum
 from django.db.models.functions import Now
@@ -75,10 +76,18 @@ def node_tokens_per_second(*, model: str) -> float:
 
 
 def has_control_work() -> bool:
-    """Whether work of the control plane itself waits, of any tenant."""
-    return Lease.all_tenants.filter(
-        state=Lease.State.WAITING, model="", kind__in=control_kinds(), not_before__lte=Now()
-    ).exists()
+    """Whether work of the control plane itself waits, of any tenant, that may be begun now."""
+    waiting = Lease.all_tenants.filter(state=Lease.State.WAITING, model="", not_before__lte=Now())
+    return waiting.filter(kind__in=control_kinds()).exists() or (
+        waiting.filter(kind__in=control_kinds(is_background=True)).exists() and has_room_in_background()
+    )
+
+
+def has_room_in_background() -> bool:
+    """Whether fewer pieces of background work are under way than may be at once."""
+    kinds = control_kinds(is_background=True)
+    held = Lease.all_tenants.filter(state=Lease.State.LEASED, kind__in=kinds).count()
+    return held < settings.BACKGROUND_WORK_AT_ONCE
 
 
 def ready_models() -> set[str]:

@@ -10,7 +10,8 @@ from fleet.claims import claim_lease
 from fleet.doorbell import CONTROL_TASK, ring
 from fleet.handlers import ControlHandler, control_kinds, handler_of
 from fleet.heartbeat import WorkCancelledError
-from fleet.selectors import has_control_work
+from fleet.models import Lease
+from fleet.selectors import has_control_work, has_room_in_background
 from fleet.services import release_lease, sweep_leases
 
 logger = structlog.get_logger(__name__)
@@ -29,8 +30,21 @@ def sweep() -> None:
 def run_control_work() -> None:
     """Do one waiting piece of the control plane's own work; ring for the next when there was one."""
     lease = claim_lease(kinds=control_kinds(), models=[""], node_id=None)
-    if lease is None:
-        return
+    # Two that look at the same moment may be one too many: no harm.
+    if lease is None and has_room_in_background():
+        lease = claim_lease(kinds=control_kinds(is_background=True), models=[""], node_id=None)
+    if lease is not None:
+        _do(lease)
+
+
+def do_urgent_work() -> None:
+    """Do one waiting piece that somebody waits for, where a long one would keep all else from being done."""
+    lease = claim_lease(kinds=control_kinds(), models=[""], node_id=None)
+    if lease is not None:
+        _do(lease)
+
+
+def _do(lease: Lease) -> None:
     # Before the work, so that a second worker starts on the next piece meanwhile.
     ring(model="")
     handler = handler_of(lease)

@@ -86,6 +86,7 @@ EXTRA_MODULES = {
         "problems",
         "progress",
         "publication",
+        "quotes",
         "recipes",
         "rendering",
         "results",
@@ -97,7 +98,15 @@ EXTRA_MODULES = {
         "wire",
         "worker_api",
     },
-    "fleet": {"beat", "claims", "doorbell", "file_reports", "handlers", "heartbeat", "reports"},
+    "fleet": {
+        "beat",
+        "claims",
+        "doorbell",
+        "file_reports",
+        "handlers",
+        "heartbeat",
+        "reports",
+    },
     # The edge and the two walls, which every other app imports by these names; what a process knows of keys.
     "tenants": {
         "access",

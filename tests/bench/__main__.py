@@ -8,7 +8,7 @@ from typing import Any
 
 from infra.dev.instance import empty_home, running_instance
 from infra.dev.services import default_home
-from tests.bench import authentication, claims, rows, throughput, validation
+from tests.bench import authentication, claims, reports, rows, throughput, training, validation
 
 
 def main() -> int:
@@ -18,6 +18,8 @@ def main() -> int:
     results: dict[str, Any] = {"at": datetime.now(UTC).isoformat(timespec="seconds")}
     print("Batch validation", flush=True)
     results["validation"] = validation.measure()
+    print("\nReport on training data", flush=True)
+    results["reports"] = reports.measure(rows=100_000)
     print("\nClaims from a growing queue", flush=True)
     results["claims"] = claims.measure()
     print("\nAuthentication", flush=True)
@@ -33,6 +35,8 @@ def main() -> int:
     ratio = results["throughput"]["hone_over_bare_client"]
     runs = ", ".join(f"{run:.3f}" for run in ratio["runs"])
     print(f"\n  Hone over the bare client: {ratio['median']:.3f} (runs: {runs})")
+    print("\nTraining (the trainer and TRL's plain recipe)", flush=True)
+    results["training"] = training.measure()
     path = _write(folder, results)
     print(f"  {path}")
     return 0

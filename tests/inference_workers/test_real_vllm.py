@@ -47,7 +47,7 @@ class Agent:
         self._reading = asyncio.create_task(self._read())
 
     @classmethod
-    async def start(cls, control_plane: FakeControlPlane, home: Path) -> "Agent":
+    async def start(cls, control_plane: FakeControlPlane, home: Path, config: Path = CONFIG) -> "Agent":
         environment = os.environ | {
             "HONE_HOME": str(home),
             "HONE_CONTROL_PLANE_URL": control_plane.url,
@@ -55,7 +55,7 @@ class Agent:
             "HONE_BROKER_URL": "",
         }
         process = await asyncio.create_subprocess_exec(
-            *(PYTHON, "-m", "inference_workers", "agent", "--config", CONFIG),
+            *(PYTHON, "-m", "inference_workers", "agent", "--config", config),
             env=environment,
             stderr=asyncio.subprocess.PIPE,
             limit=1 << 20,

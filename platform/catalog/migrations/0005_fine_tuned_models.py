@@ -60,6 +60,8 @@ class Migration(migrations.Migration):
                 ),
                 ("refusal", models.TextField(blank=True)),
                 ("manifest", models.JSONField(default=dict)),
+                ("signed_text", models.TextField(blank=True)),
+                ("signature", models.CharField(blank=True, max_length=128)),
                 ("created_at", models.DateTimeField(default=django.utils.timezone.now)),
                 ("deleted_at", models.DateTimeField(null=True)),
                 (

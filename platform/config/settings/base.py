@@ -247,6 +247,8 @@ BATCH_SHARD_TOKENS = env.int("HONE_BATCH_SHARD_TOKENS", default=8_192)  # while 
 BATCH_SHARD_MAX_ROWS = env.int("HONE_BATCH_SHARD_MAX_ROWS", default=256)
 BATCH_ROW_TIMEOUT_SECONDS = env.float("HONE_BATCH_ROW_TIMEOUT_SECONDS", default=600)
 BATCH_CANCEL_GRACE_SECONDS = env.float("HONE_BATCH_CANCEL_GRACE_SECONDS", default=10)
+TRAINING_CHECKPOINT_SECONDS = limit("HONE_TRAINING_CHECKPOINT_SECONDS", default=120)
+"""How much of a training a kill may cost: after so long without a checkpoint an interim one is made."""
 ARTIFACT_MAX_BYTES = limit("HONE_ARTIFACT_MAX_BYTES", default=16 * 1024**3)
 """Of one file that a node puts: the optimiser's state of a checkpoint is the largest."""
 EVALUATION_MAX_ROWS = limit("HONE_EVALUATION_MAX_ROWS", default=500)
@@ -255,6 +257,9 @@ NODE_HEARTBEAT_SECONDS = env.float("HONE_NODE_HEARTBEAT_SECONDS", default=1)
 NODE_POLL_SECONDS = env.float("HONE_NODE_POLL_SECONDS", default=2)
 LEASE_SECONDS = env.float("HONE_LEASE_SECONDS", default=15)
 LEASE_MAX_ATTEMPTS = env.int("HONE_LEASE_MAX_ATTEMPTS", default=5)
+BACKGROUND_WORK_AT_ONCE = limit("HONE_BACKGROUND_WORK_AT_ONCE", default=1)
+"""Pieces of the control plane's own work that may take many minutes, such as reports on files: fewer than it has
+workers, or what is urgent waits for them."""
 WEBHOOK_ENDPOINTS_PER_PROJECT = env.int("HONE_WEBHOOK_ENDPOINTS_PER_PROJECT", default=20)
 WEBHOOK_TIMEOUT_SECONDS = env.float("HONE_WEBHOOK_TIMEOUT_SECONDS", default=10)
 WEBHOOK_RETENTION_DAYS = env.int("HONE_WEBHOOK_RETENTION_DAYS", default=30)

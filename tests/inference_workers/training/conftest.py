@@ -128,7 +128,7 @@ class MakeRun:
 def workshop() -> Iterator[Workshop]:
     if not PYTHON.exists():
         pytest.skip("the worker's environment is not installed")
-    command = [PYTHON, "-m", "tests.inference_workers.training.workshop"]
+    command = [str(PYTHON), "-m", "tests.inference_workers.training.workshop"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -164,7 +164,7 @@ def test_batches_grouped_by_length_hold_similar_rows(make_run: MakeRun) -> None:
     mixed.train()
 
     def spread(run: RunFolder) -> int:
-        totals = [0, *(event["trained_tokens"] for event in run.events("metrics"))]
+        totals: list[int] = [0, *(event["trained_tokens"] for event in run.events("metrics"))]
         tokens = [after - before for before, after in pairwise(totals)]
         return max(tokens) - min(tokens)
 

@@ -47,7 +47,7 @@ def leave_behind(cast: Cast, kind: str = "files", content: bytes = b"orphan") ->
     return save_new(cast.alice.organization.id, kind, content)
 
 
-@pytest.mark.parametrize("kind", ["files", "parts", "segments", "adapters"])
+@pytest.mark.parametrize("kind", ["files", "parts", "reports", "segments", "adapters", "datasets", "training"])
 @pytest.mark.parametrize(("hours", "is_kept"), [(0, True), (23.9, True), (24.1, False)])
 def test_a_blob_without_a_row_is_deleted_after_a_day(cast: Cast, kind: str, hours: float, is_kept: bool) -> None:
     key = leave_behind(cast, kind)
@@ -65,13 +65,15 @@ def test_whatever_a_row_refers_to_stays_however_old_it_is(cast: Cast, tmp_path: 
     let_age(1_000)
     before = blobs(), rows_of(cast.alice.organization.id), rows_of(cast.charlie.organization.id)
     folders = (f"{cast.alice.organization.id.hex}/", f"{cast.charlie.organization.id.hex}/")
-    assert {key.split("/")[1] for key in before[0] if key.startswith(folders)} == {"files", "parts", "segments"}
+    assert {key.split("/")[1] for key in before[0] if key.startswith(folders)} == {
+        "adapters", "datasets", "files", "parts", "reports", "segments", "training",
+    }  # fmt: skip
     assert delete_orphaned_blobs() == Removed()
     assert (blobs(), rows_of(cast.alice.organization.id), rows_of(cast.charlie.organization.id)) == before
 
 
 def test_only_kinds_that_somebody_has_registered_are_touched(cast: Cast) -> None:
-    keys = {leave_behind(cast, "adapters"), save_addressed("catalog/tokenizers", b"{}"), save_addressed("other", b"x")}
+    keys = {leave_behind(cast, "nobodys"), save_addressed("catalog/tokenizers", b"{}"), save_addressed("other", b"x")}
     let_age(1_000)
     assert delete_orphaned_blobs() == Removed()
     assert keys <= blobs()

@@ -1,5 +1,8 @@
 """A report is written in the background once for each set of options, repeated after a kill, and gone with its file."""
 
+from functools import partial
+from pathlib import Path
+
 import orjson
 import pytest
 from pytest_django import Settings
@@ -12,11 +15,15 @@ from fleet.claims import claim_lease
 from fleet.file_reports import FileReportHandler
 from fleet.handlers import control_kinds
 from fleet.models import Lease
-from fleet.tasks import sweep
+from fleet.selectors import has_control_work
+from fleet.tasks import do_urgent_work, run_control_work, sweep
 from tenants.scope import tenant_scope
 from tests.support.blobs import blobs
 from tests.support.cast import Cast
 from tests.support.facts import change, count, leases, let_back_off_pass, let_leases_run_out
+from tests.support.model import add_model
+from tests.support.rows import jsonl, line, retrieve, submit
+from tests.support.threads import at_once
 from tests.support.training import chat, report, rows, upload
 from tests.support.worker import run_control
 
@@ -26,22 +33,23 @@ BAD = GOOD + b'{"messages": []}\nno JSON\n'
 
 def claim() -> Lease:
     """As a control worker that is killed right after its claim."""
-    lease = claim_lease(kinds=control_kinds(), models=[""], node_id=None)
+    lease = claim_lease(kinds=control_kinds(is_background=True), models=[""], node_id=None)
     assert lease is not None
     return lease
 
 
 def test_a_training_file_is_looked_at_by_itself(cast: Cast) -> None:
     file_id = upload(cast.alice, GOOD)
+    assert len(leases("file_report")) == 1
     queued = cast.alice.client.get(f"/v1/files/{file_id}/report").json()
     assert (queued["object"], queued["file_id"], queued["status"]) == ("file.report", file_id, "queued")
     assert (queued["progress"], queued["finished_at"], queued["error"]) == (0.0, None, None)
     run_control()
+    assert leases("file_report") == []
     done = cast.alice.client.get(f"/v1/files/{file_id}/report").json()
     assert (done["status"], done["progress"]) == ("completed", 1.0)
     assert done["finished_at"] >= done["created_at"] == queued["created_at"]
     assert done["rows"] == {"total": 1, "valid": 1, "invalid": 0}
-    assert len(leases("file_report")) == 1
 
 
 def test_a_batch_input_is_looked_at_when_asked(cast: Cast) -> None:
@@ -134,9 +142,36 @@ def test_a_report_of_a_killed_worker_is_written_by_another(cast: Cast) -> None:
     let_leases_run_out()
     sweep()
     let_back_off_pass()
+    assert [(lease.epoch, lease.attempts) for lease in leases("file_report")] == [(1, 1)]
     run_control()
     assert report(cast.alice, file_id)["status"] == "completed"
-    assert [(lease.state, lease.epoch) for lease in leases("file_report")] == [("done", 2)]
+    assert leases("file_report") == []
+
+
+def test_reports_wait_for_one_another_and_batches_for_none(cast: Cast, tmp_path: Path) -> None:
+    add_model(tmp_path / "model")
+    first, second = upload(cast.alice, GOOD), upload(cast.charlie, GOOD)
+    writing = claim()
+    batch = submit(cast.alice, jsonl([line(1)]))
+    assert has_control_work()
+    run_control_work()
+    assert retrieve(cast.alice, batch)["status"] == "in_progress"
+    assert not has_control_work()
+    run_control_work()
+    assert [lease.state for lease in leases("file_report")] == ["leased", "waiting"]
+    FileReportHandler().run(writing)
+    run_control_work()
+    states = [
+        member.client.get(f"/v1/files/{file_id}/report").json()["status"]
+        for member, file_id in ((cast.alice, first), (cast.charlie, second))
+    ]
+    assert states == ["completed", "completed"]
+
+
+def test_where_a_long_piece_of_work_would_stop_all_else_reports_are_left_alone(cast: Cast) -> None:
+    upload(cast.alice, GOOD)
+    do_urgent_work()
+    assert [lease.state for lease in leases("file_report")] == ["waiting"]
 
 
 def test_a_report_that_comes_second_is_fenced_off(cast: Cast) -> None:
@@ -206,7 +241,7 @@ def test_a_file_that_is_deleted_before_its_report_is_written_leaves_nothing(cast
     assert cast.alice.client.delete(f"/v1/files/{file_id}").status_code == 200
     run_control()
     assert (blobs(), count("files_filereport")) == (before, 0)
-    assert [lease.state for lease in leases("file_report")] == ["done"]
+    assert leases("file_report") == []
 
 
 def test_a_file_that_is_deleted_while_its_report_is_written_leaves_nothing(
@@ -223,6 +258,19 @@ def test_a_file_that_is_deleted_while_its_report_is_written_leaves_nothing(
     monkeypatch.setattr("fleet.file_reports.write_report", write_then_delete)
     run_control()
     assert (blobs(), count("files_filereport")) == (before, 0)
+
+
+def test_of_a_report_and_the_deletion_of_its_file_at_once_nothing_is_left(cast: Cast) -> None:
+    before = blobs()
+    for _ in range(5):
+        file_id = upload(cast.alice, b"{}\n", purpose="batch")
+        path = f"/v1/files/{file_id}"
+        ask, delete = partial(cast.alice.client.get, f"{path}/report"), partial(cast.alice.client.delete, path)
+        asked, deleted = at_once(ask, delete)
+        assert (asked.status_code in (200, 404), deleted.status_code) == (True, 200)
+        assert count("files_filereport") == 0
+    run_control()
+    assert (blobs(), leases("file_report")) == (before, [])
 
 
 def test_progress_is_seen_while_it_is_written(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:

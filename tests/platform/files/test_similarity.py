@@ -18,7 +18,7 @@ def pairs(*texts: str, others: tuple[str, ...] = ()) -> list[tuple[int, int]]:
             index.add_text(text, line=-line)
         for line, text in enumerate(texts, start=1):
             index.add_text(text, line=line)
-        return sorted((pair.line, pair.like) for pair in index.pairs())
+        return sorted((pair.line, pair.like) for pair in index.pairs(lambda: None))
 
 
 def test_content_is_known_from_its_first_line_and_by_its_purpose() -> None:
@@ -73,7 +73,7 @@ def test_rows_beyond_the_limit_are_left_out_and_that_is_said(monkeypatch: pytest
     with open_row_index() as index:
         for line in (1, 2, 3):
             index.add_text(TEXT, line=line)
-        assert [(pair.line, pair.like, pair.similarity) for pair in index.pairs()] == [(2, 1, 1.0)]
+        assert [(pair.line, pair.like, pair.similarity) for pair in index.pairs(lambda: None)] == [(2, 1, 1.0)]
         assert index.is_full
 
 

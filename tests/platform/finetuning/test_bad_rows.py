@@ -171,6 +171,20 @@ TABLES: dict[str, tuple[bytes, dict[str, Any], list[tuple[int | None, str, str]]
         b"text,label\nFine,positive\n", {"column_mapping": {"columns": {"text": "tweet"}}},
         [(None, "", "missing_column")],
     ),
+    "a column of slices that is missing": (
+        b"text,label\nFine,positive\n", {"column_mapping": {"slice": "from"}}, [(None, "", "missing_column")],
+    ),
+    "an answer that is not preferred": (
+        b"q,good,bad\na,b,\nc,d,d\n,e,f\n",
+        {
+            "recipe": None, "method": "dpo",
+            "column_mapping": {
+                "messages": [{"role": "user", "content": "{{q}}"}, {"role": "assistant", "content": "{{good}}"}],
+                "rejected": "{{bad}}",
+            },
+        },
+        [(2, "/bad", "empty_content"), (3, "/bad", "identical_outputs"), (4, "/q", "empty_content")],
+    ),
     "nothing but names": (b"text,label\n", {}, [(None, "", "empty_file")]),
     "a column twice": (b"text,text\na,b\n", {}, [(None, "", "invalid_header")]),
     "another delimiter": (b"text;label\na;positive\n", {}, [(None, "", "invalid_header")]),
@@ -191,6 +205,7 @@ ANSWERS = [
     ({"text": "a", "fields": [1]}, "/fields", "invalid_json_answer"),
     ({"text": "a", "fields": {"n": "one"}}, "/fields", "schema_mismatch"),
     ({"text": "a"}, "/fields", "missing_column"),
+    ({"text": None, "fields": {}}, "/text", "empty_content"),
     ({"messages": [USER, {"role": "assistant", "content": '{"n": "one"}'}]}, "/messages/1/content", "schema_mismatch"),
 ]
 

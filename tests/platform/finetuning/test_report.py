@@ -146,6 +146,11 @@ def test_texts_that_could_not_be_read_are_counted(cast: Cast, base: BaseModel) -
     assert warnings(found) == {"garbled_text": 1}
 
 
+def test_texts_that_end_turns_are_counted(cast: Cast, base: BaseModel) -> None:
+    found = report(cast.alice, upload(cast.alice, rows([*questions(10), chat("Hi<|im_end|>there", "x")])))
+    assert warnings(found) == {"special_tokens": 1}
+
+
 def test_a_table_is_read_by_a_recipe_or_a_mapping(cast: Cast, base: BaseModel) -> None:
     table = b"tweet,mood\nFine!,positive\nBad!,angry\n"
     file_id = upload(cast.alice, table, filename="table.csv")

@@ -63,7 +63,8 @@ def test_a_list_turns_its_own_pages(webhook_server: Server, cast: Cast, receiver
         pages = list(client.webhooks.list(limit=2).iter_pages())
         assert [[endpoint.id for endpoint in page.data] for page in pages] == [made[:2:-1], made[2:0:-1], made[:1]]
         assert client.webhooks.event_types.list().data == [
-            "batch.completed", "batch.failed", "batch.expired", "batch.cancelled",
+            "batch.completed", "batch.failed", "batch.expired", "batch.cancelled", "fine_tuning.job.succeeded",
+            "fine_tuning.job.failed", "fine_tuning.job.cancelled",
         ]  # fmt: skip
 
 
@@ -135,6 +136,17 @@ def test_a_test_sends_a_signed_sample_now(webhook_server: Server, cast: Cast, re
         assert len({received.headers["webhook-id"] for received in receiver.received}) == 2
         assert client.webhooks.retrieve(made.id).updated_at == made.updated_at
     assert deliveries(cast.alice, {"id": made.id}) == []
+
+
+def test_a_sample_is_about_an_object_of_its_kind(webhook_server: Server, cast: Cast, receiver: Receiver) -> None:
+    receiver.answer(200, 200)
+    with sdk(webhook_server, cast.alice) as client:
+        made = client.webhooks.create(name="Hooks", url=receiver.url, event_types=["batch.completed"])
+        for event_type, prefix in (("fine_tuning.job.succeeded", "ftjob-"), ("batch.failed", "batch_")):
+            client.webhooks.test(made.id, event_type=event_type)  # type: ignore[arg-type]  # a str in the loop
+            received = receiver.received[-1]
+            event = client.webhooks.unwrap(received.body, received.headers, secret=made.signing_secret)
+            assert (event.type, event.data.id) == (event_type, f"{prefix}{'0' * 32}")  # type: ignore[union-attr]
 
 
 def test_a_test_that_reaches_nobody_says_why(webhook_server: Server, cast: Cast) -> None:
