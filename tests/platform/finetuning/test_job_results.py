@@ -71,7 +71,7 @@ def test_the_weights_can_be_taken_home_when_the_job_has_succeeded(cast: Cast) ->
     assert content == cast.alice.client.get(f"/v1/models/{done_job['fine_tuned_model']}/download").getvalue()
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
         names = {name.rpartition("/")[2] for name in archive.getnames()}
-    assert names == {"manifest.json", "adapter_config.json", "adapter_model.safetensors"}
+    assert names == {"manifest.json", "manifest.json.sig", "adapter_config.json", "adapter_model.safetensors"}
 
 
 def test_what_a_job_worked_with_goes_when_it_has_ended(cast: Cast) -> None:

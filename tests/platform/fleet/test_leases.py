@@ -165,6 +165,7 @@ def test_a_grant_says_all_that_a_node_needs(cast: Cast) -> None:
             "rows": 1,
             "next_segment": 0,
             "row_timeout_seconds": 600,
+            "adapter": None,
         },
     }
 
