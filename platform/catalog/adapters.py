@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any, NoReturn
 
@@ -27,6 +27,7 @@ CHUNK_BYTES = 4 * 1024 * 1024
 PREFIX = "base_model.model."
 """Before a module's name, in PEFT's format."""
 
+_UNKNOWN_SHAPES = "the shapes of the modules are not known; the operator must prepare and register it again"
 _UNSUPPORTED = (
     "alora_invocation_tokens", "alpha_pattern", "fan_in_fan_out", "layer_replication", "layers_to_transform",
     "lora_bias", "modules_to_save", "rank_pattern", "target_parameters", "trainable_token_indices", "use_bdlora",
@@ -72,11 +73,26 @@ class _Tensor:
     end: int
 
 
+def check_plan(*, base: BaseModel, rank: int, modules: Collection[str], param: str) -> None:
+    """Refuse (``invalid_value``) a training whose adapter could not be served; no modules named are all of them.
+
+    Better now than after hours of training.
+    """
+    if not base.module_names:
+        raise HoneError("invalid_value", f"'{base.name}' cannot be fine-tuned: {_UNKNOWN_SHAPES}", param="model")
+    if rank > settings.LORA_MAX_RANK:
+        raise HoneError("invalid_value", f"Adapters of rank 1 to {settings.LORA_MAX_RANK} can be served", param=param)
+    unknown = next((name for name in modules if name not in base.module_names), None)
+    if unknown is not None:
+        known = ", ".join(base.module_names)
+        raise HoneError("invalid_value", f"'{unknown}' is none of the model's linear modules: {known}", param=param)
+
+
 def check_adapter(*, files: Mapping[str, AdapterFile], base: BaseModel) -> AdapterFacts:
     """Read an adapter in full; ``adapter_refused`` says what is wrong with it. Call outside of any scope."""
     modules = linear_modules(base=base)
     if not modules:
-        _refuse(f"'{base.name}' was registered without the shapes of its modules; prepare and register it again")
+        _refuse(f"of '{base.name}' {_UNKNOWN_SHAPES}")
     for path in sorted(files.keys() ^ set(ADAPTER_FILES)):
         _refuse(f"{path!r} is missing" if path in ADAPTER_FILES else f"{path!r} is no file of an adapter")
     _check_bytes(ADAPTER_CONFIG, files[ADAPTER_CONFIG], most=MAX_CONFIG_BYTES)

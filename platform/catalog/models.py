@@ -38,6 +38,8 @@ class BaseModel(models.Model):
     modules_key = models.CharField(max_length=255, blank=True)
     """Key of the shapes of its linear modules (:func:`catalog.selectors.linear_modules`); without them no adapter can
     be checked, so it cannot be fine-tuned."""
+    module_names = ArrayField(models.CharField(max_length=100), default=list)
+    """What these modules are called within a layer: what a training may change."""
     is_active = models.BooleanField(default=True)
     created_at = models.DateTimeField(default=timezone.now)
 

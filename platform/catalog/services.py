@@ -83,6 +83,7 @@ def register_model(
                 "chat_template": prepared.chat_template,
                 "special_tokens": prepared.special_tokens,
                 "modules_key": modules_key,
+                "module_names": sorted({name.rpartition(".")[2] for name in prepared.modules}),
                 "is_active": True,
             },
         )

@@ -5,13 +5,14 @@ from typing import Any
 
 import orjson
 
+from catalog.adapters import check_plan
 from catalog.models import BaseModel, FineTunedModel, Price
 from catalog.publishing import hold_ready
 from catalog.selectors import current_prices, get_served_model, model_not_found
 from common.errors import HoneError
 from common.storage import CHUNK_BYTES, IncomingBlob, open_blob
 from finetuning.artifacts import BLOBS
-from finetuning.hyperparameters import ALL_LINEAR, Lora
+from finetuning.hyperparameters import ALL_LINEAR, Lora, asked_lora
 from finetuning.models import Checkpoint, FineTuningJob
 from finetuning.selectors import find_checkpoint
 from inference_workers.protocol import ADAPTER_CONFIG, ADAPTER_FILES
@@ -64,6 +65,10 @@ def starting_point(*, key: ApiKey, model: str, method: str, hyperparameters: dic
             message = f"'{adapter.name}' is trained on: the new adapter has its shape; leave 'lora' out"
             raise HoneError("invalid_value", message, param=_PARAM.format(method, "lora"))
         hold_ready(model_ids=[adapter.id])
+    else:
+        lora = asked_lora(hyperparameters.get("lora") or {})
+        modules = [] if lora.target_modules == ALL_LINEAR else lora.target_modules
+        check_plan(base=served.base, rank=lora.r, modules=modules, param=_PARAM.format(method, "lora"))
     return StartingPoint(base=served.base, adapter=adapter)
 
 

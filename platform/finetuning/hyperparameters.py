@@ -146,7 +146,7 @@ def resolve(hyperparameters: dict[str, Any], choices: Choices) -> Hyperparameter
         n_checkpoints=asked.get("n_checkpoints") or min(_CHECKPOINTS, n_epochs),
         precision=asked.get("precision", "auto"),
         gradient_checkpointing=asked.get("gradient_checkpointing", False),
-        lora=choices.lora or _lora(asked.get("lora") or {}),
+        lora=choices.lora or asked_lora(asked.get("lora") or {}),
     )
 
 
@@ -162,7 +162,8 @@ def _auto_batch_size(rows: int) -> int:
     return int(min(32, max(4, 2 ** int(math.log2(max(1, rows / 64))))))
 
 
-def _lora(asked: dict[str, Any]) -> Lora:
+def asked_lora(asked: dict[str, Any]) -> Lora:
+    """The shape of the adapter that was asked for."""
     r = asked_for(asked, "r", 16)
     return Lora(
         r=r,

@@ -45,7 +45,7 @@ def progress_of(*, job: FineTuningJob) -> Progress:
         return Progress(waiting_reason="retrying")
     ahead = _ahead_of(job)
     own = [other for other in ahead if other.lease is not None and other.lease.state == Lease.State.WAITING]
-    others = waiting_organizations(kind=TRAINING_KIND, models={job.base.name}, besides=job.organization_id)
+    others = waiting_organizations(kinds=[TRAINING_KIND], models=[job.base.name], besides=job.organization_id)
     tokens = left + sum(other.total_tokens - other.trained_tokens for other in ahead)
     tokens += open_tokens(kind=TRAINING_KIND, model=job.base.name, besides=job.organization_id)
     return Progress(

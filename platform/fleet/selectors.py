@@ -1,5 +1,6 @@
 """Reads about nodes and waiting work."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -101,12 +102,12 @@ def ready_models() -> set[str]:
     }
 
 
-def waiting_organizations(*, kind: str, models: set[str], besides: UUID) -> int:
-    """How many other organisations have work of this kind waiting for these models.
+def waiting_organizations(*, kinds: Collection[str], models: Collection[str], besides: UUID) -> int:
+    """How many other organisations have work of these kinds waiting for these models.
 
     Crosses tenants, and tells but a number.
     """
-    waiting = Lease.all_tenants.filter(state=Lease.State.WAITING, kind=kind, model__in=models)
+    waiting = Lease.all_tenants.filter(state=Lease.State.WAITING, kind__in=kinds, model__in=models)
     return waiting.exclude(organization_id=besides).values("organization_id").distinct().count()
 
 

@@ -124,9 +124,9 @@ class Worker:
         body = {"incarnation": self.incarnation, "kinds": kinds, "models": [model], **changes}
         return self.call("POST", f"nodes/{self.node_id}/leases", body)
 
-    def lease(self, *, model: str = MODEL, kind: str = "batch_shard") -> Grant:
-        """Ask for work that must be there."""
-        answer = self.request_lease(model=model, kinds=[kind])
+    def lease(self, *, model: str = MODEL, kind: str = "") -> Grant:
+        """Ask for work that must be there: rows, unless another kind is named."""
+        answer = self.request_lease(model=model, **({"kinds": [kind]} if kind else {}))
         assert answer.status_code == 200, answer.content
         grant = answer.json()
         return Grant(self, grant["id"], grant["token"], grant["epoch"], grant["work"])

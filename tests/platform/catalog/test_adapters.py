@@ -105,7 +105,7 @@ def test_bytes_that_are_not_those_of_the_checksum(
 
 def test_a_base_that_was_registered_without_its_modules(cast: Cast, base: BaseModel) -> None:
     base.modules_key = ""
-    with pytest.raises(HoneError, match="prepare and register it again"):
+    with pytest.raises(HoneError, match="must prepare and register it again"):
         check(cast, base)
 
 

@@ -199,7 +199,7 @@ def test_a_project_has_only_so_many(
 
 def test_adapters_on_an_unknown_base_are_nobodys(cast: Cast, versions: list[FineTunedModel]) -> None:
     versions[0].base.modules_key = ""
-    with pytest.raises(HoneError, match="prepare and register it again"):
+    with pytest.raises(HoneError, match="must prepare and register it again"):
         register_adapter(
             project=cast.alice.project, base=versions[0].base, job_id="j", step=None, suffix="", files={}, manifest={}
         )

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from pytest_django import Settings
 
 from catalog.models import ModelPolicy
 from tests.support.cast import MODEL, Cast
@@ -84,6 +85,31 @@ def test_every_hyperparameter_may_be_given(cast: Cast) -> None:
     chosen = job["method"]["supervised"]["hyperparameters"]
     assert {name: chosen[name] for name in asked} == asked
     assert job["dataset"]["validation"]["rows"] > 0
+
+
+@pytest.mark.parametrize(
+    ("lora", "message"),
+    [
+        ({"r": 32}, "Adapters of rank 1 to 16 can be served"),
+        ({"target_modules": ["q_proj", "lm_head"]}, "'lm_head' is none of the model's linear modules: q_proj, up_proj"),
+    ],
+)
+def test_an_adapter_that_could_not_be_served_is_refused_before_it_is_trained(
+    cast: Cast, settings: Settings, lora: dict[str, Any], message: str
+) -> None:
+    settings.LORA_MAX_RANK = 16
+    answer = ask(cast.alice, method=supervised(lora=lora))
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (
+        400, "invalid_value", f"{HYPERPARAMETERS}.lora",
+    )  # fmt: skip
+    assert message in error["message"]
+
+
+def test_a_base_without_known_modules_is_not_fine_tuned(cast: Cast) -> None:
+    change("UPDATE catalog_basemodel SET module_names = '{}'")
+    answer = ask(cast.alice)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "model")
 
 
 def test_the_deprecated_place_of_hyperparameters_is_read(cast: Cast) -> None:
