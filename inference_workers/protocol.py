@@ -200,6 +200,31 @@ class ShardWork:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModelAnswer:
+    """What one model made of a held-out row."""
+
+    text: str | None
+    """None: it could not be asked (:attr:`error` says why)."""
+    loss: float | None = None
+    """Mean negative log-likelihood of the reference's trained tokens, in nats."""
+    tokens: int = 0
+    """How many tokens the loss is the mean of."""
+    error: str | None = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+    """Of all requests about the row, as the engine counted them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationResult:
+    """Both models' answers to a held-out row; ``line`` is its 1-based number in the customer's file."""
+
+    line: int
+    base: ModelAnswer
+    tuned: ModelAnswer
+
+
+@dataclass(frozen=True, kw_only=True)
 class WorkRow:
     """One request to answer; ``line`` is its 1-based number in the customer's file."""
 
