@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import shutil
-import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ import structlog
 from .config import ModelConfig, NodeConfig
 from .safe_files import matches
 from .sources import SourceError, fetch
+from .weights import linear_modules
 
 MODEL_CARD = "hone-model.json"
 REVISION_PATTERNS = ["*.safetensors", "tokenizer*", "vocab*", "merges*", "special_tokens_map.json", "chat_template*"]
@@ -52,8 +52,9 @@ def _prepare_model(model: ModelConfig, folder: Path) -> None:
     started = time.monotonic()
     card = read_card(folder)
     if card is not None and card["source"] == model.source:
-        if card["context_length"] != _context_length(folder, model):
-            _write_card(folder, card | {"context_length": _context_length(folder, model)})
+        context_length = _context_length(folder, model)
+        if card["context_length"] != context_length or "modules" not in card:
+            _write_card(folder, card | {"context_length": context_length, "modules": linear_modules(folder)})
         log.info("model_present", model=model.name, revision=card["revision"][:12])
         return
     partial = folder.parent / f".{model.name}.{hashlib.sha256(model.source.encode()).hexdigest()[:8]}.partial"
@@ -84,8 +85,7 @@ def _prepare_model(model: ModelConfig, folder: Path) -> None:
 def _check(model: ModelConfig, folder: Path) -> dict[str, Any]:
     """The model's card; refuses a folder that the engine or the control plane could not use."""
     weights = sorted(folder.glob("*.safetensors"))
-    for path in weights:
-        _check_safetensors(path)
+    modules = linear_modules(folder)
     index = folder / "model.safetensors.index.json"
     if index.exists():
         missing = set(json.loads(index.read_text())["weight_map"].values()) - {path.name for path in weights}
@@ -104,22 +104,9 @@ def _check(model: ModelConfig, folder: Path) -> dict[str, Any]:
         "context_length": _context_length(folder, model),
         "vocab_size": settings.get("text_config", settings)["vocab_size"],
         "capabilities": (["chat"] if _has_chat_template(folder) else []) + ["completions"],
+        "modules": modules,
         "files": files,
     } | _license(folder)
-
-
-def _check_safetensors(path: Path) -> None:
-    """Source: the safetensors format: u64 length of a JSON header, the header, the bytes it describes."""
-    size = path.stat().st_size
-    try:
-        with path.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            header = json.loads(stream.read(length)) if length < size else {}
-        end = max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
-    except (struct.error, ValueError, KeyError) as error:
-        raise SourceError(f"{path.name} is not a safetensors file") from error
-    if size != 8 + length + end:
-        raise SourceError(f"{path.name} has {size} bytes, its header describes {8 + length + end}")
 
 
 def _context_length(folder: Path, model: ModelConfig) -> int:

@@ -14,7 +14,9 @@ call                                  body                   answer
 POST nodes                            NodeHello              200 NodeWelcome; 426 protocol_unsupported
 POST nodes/{id}/heartbeat             NodeReport             200 NodeOrders; 409 node_replaced
 POST nodes/{id}/leases                LeaseRequest           200 LeaseGrant; 204 no work; 409 node_replaced
+POST nodes/{id}/adapters              AdapterInventory       200 AdapterOrders
 GET  leases/{id}/input                                       200 NDJSON of WorkRow; 409 lease_lost
+GET  leases/{id}/adapter/{path}                              200 bytes of AdapterRef.files; 404; 409 lease_lost
 PUT  leases/{id}/segments/{n}         NDJSON of RowResult    201; 200 the same again;
                                                              409 segment_conflict | lease_lost
 POST leases/{id}/complete                                    200; 409 lease_lost | rows_missing
@@ -31,6 +33,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import types
 import typing
 from dataclasses import dataclass, field
@@ -56,6 +59,12 @@ MAX_SEGMENT_BYTES = 64 * 1024 * 1024
 """Most bytes one segment's NDJSON may hold."""
 
 
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
+"""All that an adapter consists of, in PEFT's format; nothing else is accepted, stored or brought to a node."""
+
+
 class MessageError(ValueError):
     """A JSON value is not the message it was taken for; the text names the field."""
 
@@ -64,6 +73,10 @@ class LeaseKind(StrEnum):
     """The kinds of work that a node may lease."""
 
     BATCH_SHARD = "batch_shard"
+    TUNED_SHARD = "tuned_shard"
+    """The same on a fine-tuned model: for nodes whose engine takes adapters."""
+    CANARY = "canary"
+    """Try an adapter that nobody may call yet."""
 
 
 class ModelState(StrEnum):
@@ -186,8 +199,57 @@ class LeaseGrant:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BlobRef:
+    """Bytes that can be fetched, and how to know them."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterRef:
+    """An adapter that the work needs; ``GET leases/{id}/adapter/{path}`` brings its files."""
+
+    name: str
+    """Of the fine-tuned model: what requests name, and what the engine calls the adapter."""
+    files: dict[str, BlobRef]
+    rank: int
+
+    @property
+    def address(self) -> str:
+        """SHA-256 over the names and digests of the files, as ``sha256sum`` prints them: where a node keeps them."""
+        lines = (f"{file.sha256}  {path}\n" for path, file in sorted(self.files.items()))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterInventory:
+    """What a node keeps of adapters (:attr:`AdapterRef.address`), asked about from time to time."""
+
+    incarnation: str
+    addresses: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterOrders:
+    """Of an inventory, what has been deleted meanwhile: drop it."""
+
+    drop: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CanaryWork:
+    """``LeaseGrant.work`` of kind ``canary``.
+
+    Fail it with code ``canary_refused``, for good, when the adapter may not be served.
+    """
+
+    adapter: AdapterRef
+
+
+@dataclass(frozen=True, kw_only=True)
 class ShardWork:
-    """``LeaseGrant.work`` of kind ``batch_shard``."""
+    """``LeaseGrant.work`` of kinds ``batch_shard`` and ``tuned_shard``."""
 
     batch_id: str
     endpoint: str
@@ -197,6 +259,8 @@ class ShardWork:
     next_segment: int
     """Number of the next segment of this lease; segments are numbered without gaps."""
     row_timeout_seconds: float
+    adapter: AdapterRef | None = None
+    """What every row needs loaded; without one they are for the base model."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,12 +13,15 @@ class BatchesConfig(AppConfig):
         from batches import handlers, selectors  # noqa: PLC0415  # needs models
         from batches.funding import steer_for_credit  # noqa: PLC0415
         from billing.watchers import on_credit  # noqa: PLC0415
+        from catalog.dependents import register_dependent  # noqa: PLC0415
         from common.orphans import register_blob_owner  # noqa: PLC0415
         from fleet.handlers import register  # noqa: PLC0415
 
         register(handlers.ValidationHandler())
         register(handlers.ShardHandler())
+        register(handlers.TunedShardHandler())
         register(handlers.AssemblyHandler())
         register(handlers.ClearingHandler())
         register_blob_owner(kind="segments", referenced=selectors.referenced_blobs)
+        register_dependent(selectors.find_running_batch)
         on_credit(steer_for_credit)

@@ -200,6 +200,7 @@ def _split(shard: Shard, room_nanos: int) -> list[Shard]:
         batch_id=shard.batch_id,
         lease=first_lease,
         model=shard.model,
+        adapter_id=shard.adapter_id,
         price_id=shard.price_id,
         rows=fitting,
         pending=fitting,

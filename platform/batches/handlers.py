@@ -22,7 +22,9 @@ from batches.closing import (
 from batches.lines import parse_line
 from batches.models import Row, Shard
 from batches.selectors import get_controlled_batch
-from batches.validation import SHARD_KIND, validate_batch
+from batches.validation import SHARD_KIND, TUNED_SHARD_KIND, validate_batch
+from catalog.models import FineTunedModel
+from catalog.publishing import adapter_ref
 from common.errors import HoneError
 from common.storage import open_blob
 from fleet.handlers import ControlHandler, LeaseHandler
@@ -86,7 +88,7 @@ class ShardHandler(LeaseHandler):
 
     def describe(self, lease: Lease) -> dict[str, Any]:
         """The fields of :class:`ShardWork`."""
-        shard = Shard.objects.select_related("batch").get(lease_id=lease.id)
+        shard = Shard.objects.select_related("batch", "adapter").get(lease_id=lease.id)
         return asdict(
             ShardWork(
                 batch_id=shard.batch.wire_id,
@@ -94,8 +96,14 @@ class ShardHandler(LeaseHandler):
                 rows=Row.objects.filter(shard_id=shard.id, state=Row.State.PENDING).count(),
                 next_segment=shard.next_segment,
                 row_timeout_seconds=settings.BATCH_ROW_TIMEOUT_SECONDS,
+                adapter=adapter_ref(shard.adapter) if shard.adapter else None,
             )
         )
+
+    def adapter(self, lease: Lease) -> FineTunedModel | None:
+        """What the rows ask for."""
+        model: FineTunedModel | None = Shard.objects.select_related("adapter").get(lease_id=lease.id).adapter
+        return model
 
     def completed(self, lease: Lease) -> None:
         """Only when every row has its result."""
@@ -116,6 +124,12 @@ class ShardHandler(LeaseHandler):
         close_after_commit(batch=Shard.objects.select_related("batch").get(lease_id=lease.id).batch)
 
 
+class TunedShardHandler(ShardHandler):
+    """The same on a fine-tuned model."""
+
+    kind = TUNED_SHARD_KIND
+
+
 def shard_input(*, lease: Lease) -> Iterator[bytes]:
     """NDJSON of the rows of a lease that have no result yet (:class:`inference_workers.protocol.WorkRow`).
 
@@ -128,13 +142,15 @@ def shard_input(*, lease: Lease) -> Iterator[bytes]:
     # Separate prefix caches per tenant: timing must not tell one customer what another has sent.
     salt = hmac.digest(settings.KEY_PEPPER, lease.organization_id.bytes, sha256).hex()
     key = shard.batch.input_file.storage_key
+    # An alias is resolved here, so that the node and the engine know models by their own names alone.
+    members = {"model": shard.model, "cache_salt": salt}
     with open_blob(key):
-        return _read_rows(key, places, salt)
+        return _read_rows(key, places, members)
 
 
-def _read_rows(key: str, places: list[tuple[int, int, int]], salt: str) -> Iterator[bytes]:
+def _read_rows(key: str, places: list[tuple[int, int, int]], members: dict[str, str]) -> Iterator[bytes]:
     with open_blob(key) as file:
         for line, offset, length in places:
             file.seek(offset)
             body = parse_line(file.read(length))["body"]
-            yield orjson.dumps({"line": line, "body": {**body, "cache_salt": salt}}, option=orjson.OPT_APPEND_NEWLINE)
+            yield orjson.dumps({"line": line, "body": body | members}, option=orjson.OPT_APPEND_NEWLINE)

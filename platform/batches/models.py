@@ -9,7 +9,7 @@ from typing import ClassVar
 from django.db import models
 from django.utils import timezone
 
-from catalog.models import Price
+from catalog.models import FineTunedModel, Price
 from common.ids import uuid7
 from files.models import StoredFile
 from fleet.models import Lease
@@ -70,6 +70,8 @@ class Batch(WireModel, TenantModel):
     """Why an operator must look: the batch stays *finalizing* until its accounts agree."""
     model = models.CharField(max_length=200, blank=True)
     """The model, when all lines name the same."""
+    aliases = models.JSONField(default=dict)
+    """What the project's aliases stood for when the batch was created: for the batch they stand for it to its end."""
     errors = models.JSONField(default=list)
     """File-level errors and the first bad lines; the error file has every line."""
 
@@ -142,7 +144,11 @@ class Shard(TenantModel):
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     batch = tenant_key(Batch)
     lease = models.OneToOneField(Lease, on_delete=models.PROTECT, related_name="+", db_constraint=False)
+    """Its model is the base model, whatever adapter is on it: nodes serve both with one engine."""
     model = models.CharField(max_length=200)
+    """The model that rows ask for, by its own name."""
+    adapter = tenant_key(FineTunedModel, null=True, db_index=False)
+    """The same, where it is a fine-tuned one."""
     price = models.ForeignKey(Price, on_delete=models.PROTECT, related_name="+")
     rows = models.PositiveIntegerField()
     pending = models.PositiveIntegerField(default=0)
@@ -160,6 +166,9 @@ class Shard(TenantModel):
             models.Index(fields=["batch"], name="shard_by_batch"),
             models.Index(
                 fields=["batch", "id"], condition=models.Q(is_funded=False, pending__gt=0), name="shard_unfunded"
+            ),
+            models.Index(
+                fields=["adapter"], condition=models.Q(adapter__isnull=False, pending__gt=0), name="shard_needs_adapter"
             ),
         ]
 

@@ -42,7 +42,7 @@ def progress_of(*, batch: Batch) -> Progress:
     if shards.filter(lease__state=Lease.State.LEASED).exists():
         return Progress(estimated_finish_at=_estimated_finish(batch))
     waiting = shards.filter(lease__state=Lease.State.WAITING)
-    models = set(waiting.values_list("model", flat=True).distinct())
+    models = set(waiting.values_list("lease__model", flat=True).distinct())
     if not models & ready_models():
         return Progress(waiting_reason="no_node")
     if not waiting.filter(lease__not_before__lte=Now()).exists():
@@ -65,6 +65,6 @@ def _estimated_finish(batch: Batch) -> datetime | None:
 
 def _queue_position(batch: Batch, models: set[str]) -> int:
     earlier = Q(batch__expires_at__lt=batch.expires_at) | Q(batch__expires_at=batch.expires_at, batch_id__lt=batch.id)
-    ahead = Shard.objects.filter(earlier, model__in=models, lease__state=Lease.State.WAITING)
+    ahead = Shard.objects.filter(earlier, lease__model__in=models, lease__state=Lease.State.WAITING)
     own: int = ahead.aggregate(batches=Count("batch_id", distinct=True))["batches"]
     return 1 + own + waiting_organizations(models=models, besides=batch.organization_id)

@@ -70,7 +70,7 @@ def quote_batch(*, project: Project, key: ApiKey, input_file_id: str, endpoint: 
             match found.outcome:
                 case LineRequest() as request:
                     offer = request.offer
-                    model = quote.models.setdefault(offer.model.name, ModelQuote(offer.price))
+                    model = quote.models.setdefault(offer.served.name, ModelQuote(offer.price))
                     model.quantities += Quantities(
                         requests=1, input_tokens=request.input_tokens, output_tokens=request.output_tokens
                     )

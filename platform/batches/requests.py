@@ -9,6 +9,7 @@ import orjson
 from batches.lines import parse_line
 from batches.prefixes import prefix_key
 from catalog.models import BaseModel, Price
+from catalog.selectors import ServedModel
 from catalog.tokens import TokenCounter
 
 MAX_CUSTOM_ID = 512
@@ -68,8 +69,13 @@ class LineError(Exception):
 class Offer:
     """A model that the key may use, and what it costs in the batch's completion window."""
 
-    model: BaseModel
+    served: ServedModel
     price: Price
+
+    @property
+    def model(self) -> BaseModel:
+        """The model itself, or the one below the adapter."""
+        return self.served.base
 
 
 @dataclass(frozen=True)
@@ -148,7 +154,7 @@ class LineRules:
             )
         if ENDPOINTS[self.endpoint] not in offer.model.capabilities:
             raise LineError(
-                "endpoint_not_supported", f"'{offer.model.name}' does not serve {self.endpoint}", "body.model"
+                "endpoint_not_supported", f"'{_printable(name)}' does not serve {self.endpoint}", "body.model"
             )
         match self.endpoint:
             case "/v1/chat/completions":

@@ -1,6 +1,6 @@
 """One pass over an input file: every line is checked, at constant memory. Validation and quotes both read like this."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -10,7 +10,7 @@ from django.conf import settings
 from batches.lines import FileError, Line, read_lines
 from batches.requests import LineError, LineRequest, LineRules, Offer, parse_request, read_custom_id
 from catalog.models import Price
-from catalog.selectors import current_prices, usable_models
+from catalog.selectors import current_prices, served_models, tuned_prices
 from catalog.tokens import token_counter
 from common.storage import open_blob
 from tenants.models import ApiKey
@@ -25,10 +25,20 @@ class Found:
     outcome: LineRequest | LineError
 
 
-def line_rules(*, key: ApiKey, endpoint: str, completion_window: str) -> LineRules:
-    """What lines are held to that this key sends for this endpoint and window."""
+def line_rules(
+    *, key: ApiKey, endpoint: str, completion_window: str, aliases: Mapping[str, str] | None = None
+) -> LineRules:
+    """What lines are held to that this key sends for this endpoint and window. Call inside the scope.
+
+    ``aliases`` are what the project's aliases stood for when the batch was created, instead of now.
+    """
     prices = current_prices(kind=Price.Kind.BATCH, completion_window=completion_window)
-    offers = {model.name: Offer(model, prices[model.id]) for model in usable_models(key=key) if model.id in prices}
+    tuned = tuned_prices(kind=Price.Kind.BATCH, completion_window=completion_window)
+    offers = {
+        name: Offer(served, price)
+        for name, served in served_models(key=key, aliases=aliases).items()
+        if (price := (tuned if served.adapter else prices).get(served.base.id)) is not None
+    }
     return LineRules(endpoint=endpoint, find_offer=offers.get, counter_of=token_counter)
 
 

@@ -5,6 +5,7 @@ from uuid import UUID
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from batches.models import Batch, Segment, Shard
+from catalog.models import FineTunedModel
 from common.errors import HoneError, not_found
 from common.ids import from_wire
 from fleet.models import Lease
@@ -57,6 +58,12 @@ def lock_batch(*, project: Project, wire_id: str) -> Batch:
     if batch is None:
         raise not_found("batch", wire_id)
     return batch
+
+
+def find_running_batch(model: FineTunedModel) -> str | None:
+    """A batch with rows that this model is still to answer. Call inside the scope."""
+    shard = Shard.objects.select_related("batch").filter(adapter_id=model.id, pending__gt=0).order_by("id").first()
+    return f"{shard.batch.wire_id} runs on it; cancel it or wait for its end" if shard else None
 
 
 def referenced_blobs(organization_id: UUID, keys: list[str]) -> set[str]:

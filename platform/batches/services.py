@@ -9,6 +9,7 @@ from batches.closing import VALIDATION_KIND, queue_control_work
 from batches.funding import steer_after_commit
 from batches.models import Batch, Row
 from batches.selectors import lock_batch
+from catalog.selectors import aliases_of
 from common.errors import HoneError
 from files.models import StoredFile
 from files.services import hold_file, lock_file
@@ -142,6 +143,7 @@ def _add_batch(
         max_cost_nanos=new.max_cost_nanos,
         input_file_id=file.id,
         retry_of=retry_of,
+        aliases=retry_of.aliases if retry_of else aliases_of(project_id=project.id),
         created_at=now,
         expires_at=now + WINDOWS[new.completion_window],
     )

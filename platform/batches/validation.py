@@ -5,6 +5,7 @@ database in one short transaction that the lease's epoch fences. Kept in memory 
 some two hundred bytes a row.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -29,7 +30,8 @@ from batches.scan import Found, line_rules, scan
 from batches.selectors import get_controlled_batch
 from batches.spool import open_spool
 from catalog.models import Price
-from catalog.selectors import limits_of
+from catalog.publishing import hold_ready
+from catalog.selectors import ServedModel, limits_of
 from common.errors import HoneError
 from common.ids import uuid7
 from common.storage import IncomingBlob
@@ -44,13 +46,14 @@ MAX_LISTED_ERRORS = 2_000
 """Bad lines named in the batch object itself; the error file names all of them."""
 INSERT_ROWS = 5_000
 SHARD_KIND = "batch_shard"
+TUNED_SHARD_KIND = "tuned_shard"
 
 
 @dataclass
 class ShardPlan:
     """Rows of one model that will be leased together."""
 
-    model: str
+    model: ServedModel
     price: Price
     max_tokens: int
     id: UUID = field(default_factory=uuid7)
@@ -71,7 +74,7 @@ class _Runnable:
     """What is remembered of a line that can run."""
 
     line: int
-    model: str
+    model: ServedModel
     price: Price
     tokens: int
     input_tokens: int
@@ -91,9 +94,9 @@ class Plan:
         self._spool = spool
 
     @property
-    def models(self) -> set[str]:
-        """Names of all models that lines ask for."""
-        return {row.model for row in self._runnable}
+    def models(self) -> dict[str, ServedModel]:
+        """All models that lines ask for, by name."""
+        return {row.model.name: row.model for row in self._runnable}
 
     def add(self, found: Found) -> None:
         """The next line."""
@@ -105,7 +108,7 @@ class Plan:
                 self._runnable.append(
                     _Runnable(
                         line=found.line.number,
-                        model=request.offer.model.name,
+                        model=request.offer.served,
                         price=request.offer.price,
                         tokens=request.input_tokens + request.output_tokens,
                         input_tokens=request.input_tokens,
@@ -130,12 +133,13 @@ class Plan:
         shards: list[ShardPlan] = []
         places: dict[int, dict[str, Any]] = {}
         open_shards: dict[str, ShardPlan] = {}
-        sizes = {name: _shard_tokens(name) for name in self.models}
+        sizes = {name: _shard_tokens(model.base.name) for name, model in self.models.items()}
         for position, index in enumerate(execution_order(self._runnable)):
             row = self._runnable[index]
-            shard = open_shards.get(row.model)
+            name = row.model.name
+            shard = open_shards.get(name)
             if shard is None or shard.is_full:
-                shard = open_shards[row.model] = ShardPlan(row.model, row.price, sizes[row.model])
+                shard = open_shards[name] = ShardPlan(row.model, row.price, sizes[name])
                 shards.append(shard)
             shard.rows += 1
             shard.tokens += row.tokens
@@ -149,7 +153,12 @@ def validate_batch(*, lease: Lease) -> None:
     """Read, check and shard the batch of this lease, or fail it with every bad line named. May run twice."""
     with tenant_scope(lease.organization_id):
         batch = get_controlled_batch(lease=lease)
-        rules = line_rules(key=batch.api_key, endpoint=batch.endpoint, completion_window=batch.completion_window)
+        rules = line_rules(
+            key=batch.api_key,
+            endpoint=batch.endpoint,
+            completion_window=batch.completion_window,
+            aliases=batch.aliases,
+        )
         only = retried_lines(batch=batch)
     beat = Heartbeat(lease)
     with bound_contextvars(job=batch.wire_id), open_spool() as spool:
@@ -167,7 +176,7 @@ def validate_batch(*, lease: Lease) -> None:
         try:
             _commit(plan, lease)
         except HoneError as error:
-            if error.code not in ("insufficient_quota", "token_limit_exceeded"):
+            if error.code not in ("insufficient_quota", "token_limit_exceeded", "model_not_found"):
                 raise
             _fail_whole(lease, error.code, error.message)
 
@@ -209,8 +218,8 @@ def _commit(plan: Plan, lease: Lease) -> None:
         leases = [
             Lease(
                 organization_id=batch.organization_id,
-                kind=SHARD_KIND,
-                model=shard.model,
+                kind=TUNED_SHARD_KIND if shard.model.adapter else SHARD_KIND,
+                model=shard.model.base.name,
                 estimated_tokens=shard.tokens,
                 deadline_at=batch.expires_at,
                 state=Lease.State.PAUSED,
@@ -224,7 +233,8 @@ def _commit(plan: Plan, lease: Lease) -> None:
                 organization_id=batch.organization_id,
                 batch_id=batch.id,
                 lease_id=shard_lease.id,
-                model=shard.model,
+                model=shard.model.name,
+                adapter=shard.model.adapter,
                 price=shard.price,
                 rows=shard.rows,
                 pending=shard.rows,
@@ -248,6 +258,8 @@ def _commit(plan: Plan, lease: Lease) -> None:
             start_assembly(batch=batch)
         else:
             _check_token_limits(plan, batch)
+            adapters = [model.adapter.id for model in plan.models.values() if model.adapter]
+            hold_ready(model_ids=adapters)  # after this commit the shards keep them from being deleted
             # Nobody else knows the leases yet, so they may be locked after the batch.
             fund_shards(batch=batch)
 
@@ -255,14 +267,20 @@ def _commit(plan: Plan, lease: Lease) -> None:
 def _check_token_limits(plan: Plan, batch: Batch) -> None:
     """Raise ``token_limit_exceeded`` when a project has more input queued of a model than it may, this batch included.
 
-    Call after the shards have been inserted: the project's row makes batches that are validated at once count one
-    after the other, and see each other's.
+    Of a base model counts all that is queued for it, whatever adapter is on it. Call after the shards have been
+    inserted: the project's row makes batches that are validated at once count one after the other, and see each
+    other's.
     """
     Project.objects.select_for_update(no_key=True).get(id=batch.project_id)
-    queued = Shard.objects.filter(batch__project_id=batch.project_id, model__in=plan.models, pending__gt=0)
+    names = {*plan.models, *(model.base.name for model in plan.models.values())}
+    queued = Shard.objects.filter(batch__project_id=batch.project_id, pending__gt=0)
     queued = queued.exclude(batch__status__in=TERMINAL)  # of those nothing is pending: only to find the others faster
-    tokens = dict(queued.values_list("model").annotate(Sum("input_tokens")))
-    for limits in limits_of(project_id=batch.project_id, models=sorted(plan.models)):
+    tokens: Counter[str] = Counter()
+    for name, base, sum_ in queued.values_list("model", "lease__model").annotate(Sum("input_tokens")):
+        tokens[base] += sum_
+        if name != base:
+            tokens[name] += sum_
+    for limits in limits_of(project_id=batch.project_id, models=sorted(names)):
         if tokens[limits.model] > limits.batch_input_tokens:
             raise HoneError(
                 "token_limit_exceeded",

@@ -11,7 +11,7 @@ from billing.models import Posting
 from billing.selectors import Balance, balance, statement
 from billing.services import found_organization
 from catalog.api import render_limits
-from catalog.selectors import limits_of, usable_models
+from catalog.selectors import limits_of, served_models
 from common import query as read
 from common.errors import HoneError
 from common.http import StrictSerializer, parsed
@@ -121,7 +121,7 @@ def render_cost(found: CostSum, group_by: list[str]) -> dict[str, Any]:
 def render_whoami(principal: Principal) -> dict[str, Any]:
     """What a key is and can do, and what its organisation can still spend. Call inside the scope."""
     key, project = principal.key, principal.project
-    usable = sorted(usable_models(key=key).values_list("name", flat=True)) if project else []
+    usable = sorted({model.name for model in served_models(key=key).values()}) if project else []
     limits = limits_of(project_id=project.id, models=usable) if project else []
     found = balance(organization_id=principal.organization_id)
     return {

@@ -6,13 +6,16 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from catalog.models import BaseModel, ModelPolicy
-from catalog.restrictions import FIELDS, LIMIT_PREFIX, change_limits, remove_policy, set_policy
-from catalog.selectors import Limits, active_models, get_model, get_policy, limits_of, usable_models
+from catalog.models import FineTunedModel, ModelPolicy
+from catalog.publishing import delete_model
+from catalog.restrictions import FIELDS, LIMIT_PREFIX, change_limits, known_names, remove_policy, set_policy
+from catalog.selectors import Limits, ServedModel, get_policy, get_shown_model, limits_of, served_models
 from common.errors import HoneError
 from common.http import StrictSerializer, parsed
+from common.ids import to_wire
 from common.pagination import page_limit
 from tenants.access import TenantAPIView
+from tenants.models import Organization
 from tenants.scope import tenant_scope
 from tenants.selectors import get_project
 
@@ -37,16 +40,27 @@ class RateLimitSerializer(StrictSerializer):
     batch_1_day_max_input_tokens = serializers.IntegerField(min_value=0, required=False, allow_null=True)
 
 
-def render_model(model: BaseModel) -> dict[str, Any]:
-    """The wire object; the last three members are ours."""
+def render_model(served: ServedModel, *, asked: str) -> dict[str, Any]:
+    """The wire object; what follows ``owned_by`` is ours."""
+    base, adapter = served.base, served.adapter
+    common = {"id": asked, "object": "model"}
+    facts = {"context_length": base.context_length, "capabilities": sorted(base.capabilities)}
+    if adapter is None:
+        created = int(base.created_at.timestamp())
+        return {**common, "created": created, "owned_by": "hone", **facts, "revision": base.revision}
+    is_outdated = adapter.base_revision != base.revision
     return {
-        "id": model.name,
-        "object": "model",
-        "created": int(model.created_at.timestamp()),
-        "owned_by": "hone",
-        "context_length": model.context_length,
-        "capabilities": sorted(model.capabilities),
-        "revision": model.revision,
+        **common,
+        "created": int(adapter.created_at.timestamp()),
+        "owned_by": to_wire(Organization.ID_PREFIX, adapter.organization_id),
+        **facts,
+        "revision": adapter.base_revision,
+        "base": base.name,
+        "alias_of": served.name if asked != served.name else None,
+        "job": adapter.job,
+        "step": adapter.step,
+        "status": "outdated" if is_outdated and adapter.state == FineTunedModel.State.READY else adapter.state,
+        "refusal": adapter.refusal or None,
     }
 
 
@@ -77,19 +91,24 @@ class ModelListView(TenantAPIView):
     def get(self, request: Request) -> Response:
         """The list."""
         with tenant_scope(self.principal.organization_id):
-            models = usable_models(key=self.principal.key).order_by("name")
-            return Response({"object": "list", "data": [render_model(model) for model in models]})
+            models = sorted(served_models(key=self.principal.key).items(), key=lambda item: item[0])
+            return Response({"object": "list", "data": [render_model(model, asked=name) for name, model in models]})
 
 
 class ModelView(TenantAPIView):
     """One model."""
 
-    operations: ClassVar = {"GET": "models.retrieve"}
+    operations: ClassVar = {"GET": "models.retrieve", "DELETE": "models.delete"}
 
     def get(self, request: Request, name: str) -> Response:
         """The model object."""
         with tenant_scope(self.principal.organization_id):
-            return Response(render_model(get_model(key=self.principal.key, name=name)))
+            return Response(render_model(get_shown_model(key=self.principal.key, name=name), asked=name))
+
+    def delete(self, request: Request, name: str) -> Response:
+        """Delete a fine-tuned model, unless something needs it."""
+        model = delete_model(project=self.project, name=name, actor=self.principal.actor)
+        return Response({"id": model.name, "object": "model", "deleted": True})
 
 
 class RateLimitListView(TenantAPIView):
@@ -103,7 +122,7 @@ class RateLimitListView(TenantAPIView):
         limit = page_limit(query, max_limit=1_000, default_limit=100)
         with tenant_scope(self.principal.organization_id):
             project = get_project(wire_id=project_id)
-            names = active_models().values_list("name", flat=True)
+            names = known_names(project=project)
             ids, has_more = _turn(sorted(f"{LIMIT_PREFIX}{name}" for name in names), query, limit)
             limits = limits_of(project_id=project.id, models=[text.removeprefix(LIMIT_PREFIX) for text in ids])
         return Response(

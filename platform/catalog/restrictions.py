@@ -7,7 +7,7 @@ from uuid import UUID
 from django.conf import settings
 
 from catalog.models import ModelPolicy, RateLimit
-from catalog.selectors import Limits, active_models, get_policy, limits_of
+from catalog.selectors import Limits, active_models, callable_models, get_policy, limits_of
 from common.errors import HoneError, not_found
 from tenants.models import Project
 from tenants.projects import lock_active_project
@@ -23,6 +23,12 @@ FIELDS = {
     "batch_1_day_max_input_tokens": "batch_input_tokens",
 }
 """OpenAI's names of the limits."""
+
+
+def known_names(*, project: Project) -> set[str]:
+    """Models that the project can restrict: those that are offered, and what it has fine-tuned from them."""
+    offered = active_models().values_list("name", flat=True)
+    return {*offered, *callable_models(project_id=project.id).values_list("name", flat=True)}
 
 
 def change_limits(
@@ -43,7 +49,7 @@ def change_limits(
     with tenant_scope(organization_id):
         project = lock_active_project(wire_id=project_wire_id)
         model = wire_id.removeprefix(LIMIT_PREFIX)
-        if "\0" in wire_id or wire_id == model or not active_models().filter(name=model).exists():
+        if wire_id == model or model not in known_names(project=project):
             raise not_found("rate limit", wire_id, param="rate_limit_id")
         if changes:
             RateLimit.objects.update_or_create(
@@ -63,7 +69,7 @@ def set_policy(
     names = sorted(set(models))
     with tenant_scope(organization_id):
         project = lock_active_project(wire_id=project_wire_id)
-        known = set(active_models().filter(name__in=names).values_list("name", flat=True))
+        known = known_names(project=project)
         unknown = next((name for name in names if name not in known), None)
         if unknown is not None:
             raise HoneError("model_not_found", f"The model '{unknown}' does not exist", param="model_ids")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import orjson
 from django.db import transaction
 from jinja2 import TemplateError
 
@@ -41,10 +42,25 @@ class _PreparedModel:
     tokenizer: bytes
     chat_template: str
     special_tokens: dict[str, str]
+    modules: dict[str, tuple[int, int]]
+    """Empty where the folder was prepared before they were noted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TunedPrices:
+    """What models that are fine-tuned from a base cost, where that is not what the base costs itself."""
+
+    online: TokenPrice
+    batch: Mapping[str, TokenPrice]
 
 
 def register_model(
-    *, directory: Path, online: TokenPrice, batch: Mapping[str, TokenPrice], training: TokenPrice | None = None
+    *,
+    directory: Path,
+    online: TokenPrice,
+    batch: Mapping[str, TokenPrice],
+    training: TokenPrice | None = None,
+    tuned: TunedPrices | None = None,
 ) -> BaseModel:
     """Put a prepared model into the catalogue, or bring its entry and prices up to date. Safe to repeat.
 
@@ -53,6 +69,7 @@ def register_model(
     """
     prepared = _read(directory)
     tokenizer_key = save_addressed("catalog/tokenizers", prepared.tokenizer)
+    modules_key = save_addressed("catalog/modules", orjson.dumps(prepared.modules)) if prepared.modules else ""
     with transaction.atomic(using=SYSTEM):
         # Locks the model's row, so that two registrations number their prices one after the other.
         model, _ = BaseModel.objects.using(SYSTEM).update_or_create(
@@ -65,6 +82,7 @@ def register_model(
                 "tokenizer_key": tokenizer_key,
                 "chat_template": prepared.chat_template,
                 "special_tokens": prepared.special_tokens,
+                "modules_key": modules_key,
                 "is_active": True,
             },
         )
@@ -73,6 +91,10 @@ def register_model(
             _set_price(model, Price.Kind.BATCH, window, price)
         if training:
             _set_price(model, Price.Kind.TRAINING, "", training)
+        if tuned:
+            _set_price(model, Price.Kind.TUNED_ONLINE, "", tuned.online)
+            for window, price in tuned.batch.items():
+                _set_price(model, Price.Kind.TUNED_BATCH, window, price)
     return model
 
 
@@ -100,6 +122,7 @@ def _read(directory: Path) -> _PreparedModel:
                 for name, value in config.items()
                 if name.endswith("_token") and isinstance(value, (str, dict))
             },
+            modules={name: (int(out), int(into)) for name, (out, into) in manifest.get("modules", {}).items()},
         )
         if not re.fullmatch(r"[\w.:-]{1,200}", prepared.name, re.ASCII):
             raise ValueError(f"the name {prepared.name!r} is not made of letters, digits and . _ : -")

@@ -32,6 +32,7 @@ REQUEST_CODES: dict[str, ErrorKind] = {
         400, INVALID, "The Idempotency-Key stands for a request with other parameters."
     ),
     "empty_file": ErrorKind(400, INVALID, "The file is empty, or holds no request."),
+    "adapter_refused": ErrorKind(400, INVALID, "The adapter cannot be served; the message says what is wrong with it."),
     "checksum_mismatch": ErrorKind(400, INVALID, "The bytes received are not those of the checksum sent with them."),
     "invalid_api_key": ErrorKind(401, INVALID, "No key was sent, or it is unknown, expired or revoked."),
     "invalid_session": ErrorKind(401, INVALID, "No session token was sent, or nobody is signed in with it (any more)."),
@@ -53,6 +54,7 @@ REQUEST_CODES: dict[str, ErrorKind] = {
     "method_not_allowed": ErrorKind(405, INVALID, "The route exists, not with this method."),
     "conflict": ErrorKind(409, INVALID, "The object's state does not allow this."),
     "file_in_use": ErrorKind(409, INVALID, "A running job uses the file; cancel the job or wait for it."),
+    "model_in_use": ErrorKind(409, INVALID, "Something needs the fine-tuned model; the message names it."),
     "file_too_large": ErrorKind(413, INVALID, "The file exceeds the limit for its purpose."),
     "request_too_large": ErrorKind(413, INVALID, "The body exceeds the limit of this route."),
     "webhook_unreachable": ErrorKind(400, INVALID, "The endpoint gave no answer to a test; the message says why."),

@@ -6,13 +6,17 @@ from uuid import UUID
 import orjson
 from django.conf import settings
 from django.core import signing
+from django.http import StreamingHttpResponse
+from django.http.response import HttpResponseBase
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 from structlog.contextvars import bind_contextvars
 
+from catalog.selectors import live_addresses
 from common.errors import HoneError
 from common.ids import from_wire
+from common.storage import BlobRange
 from fleet.claims import claim_lease
 from fleet.handlers import handler_of
 from fleet.models import Lease, Node, WorkerToken
@@ -25,6 +29,8 @@ from tenants.models import Organization
 from tenants.scope import tenant_scope
 
 Message = TypeVar("Message")
+MAX_ADAPTERS = 1_000
+"""That a node may ask about at once."""
 _SALT = "fleet.lease"
 
 
@@ -166,6 +172,37 @@ class NodeLeasesView(NodeAPIView):
             work=work,
         )
         return Response(protocol.encode(grant))
+
+
+class NodeAdaptersView(NodeAPIView):
+    """A node asks about the adapters that it keeps."""
+
+    def post(self, request: Request, node_id: str) -> Response:
+        """Name those that have been deleted."""
+        inventory = message(protocol.AdapterInventory, request)
+        self.check_incarnation(inventory.incarnation)
+        if len(inventory.addresses) > MAX_ADAPTERS:
+            raise HoneError("invalid_request", f"Ask about at most {MAX_ADAPTERS} adapters at once")
+        live = live_addresses(addresses=inventory.addresses)
+        orders = protocol.AdapterOrders(drop=[address for address in inventory.addresses if address not in live])
+        return Response(protocol.encode(orders))
+
+
+class LeaseAdapterView(LeaseAPIView):
+    """The adapter that a lease's work needs."""
+
+    def get(self, request: Request, lease_id: str, name: str) -> HttpResponseBase:
+        """The bytes of one of its files."""
+        with tenant_scope(self.lease.organization_id):
+            model = handler_of(self.lease).adapter(self.lease)
+        file = model.files.get(name) if model else None
+        if file is None:
+            raise HoneError("not_found", f"The work has no adapter with a file '{name}'")
+        return StreamingHttpResponse(
+            BlobRange(file["storage_key"], 0, file["bytes"]),
+            content_type="application/octet-stream",
+            headers={"Content-Length": str(file["bytes"])},
+        )
 
 
 class LeaseCompleteView(LeaseAPIView):

@@ -6,6 +6,7 @@ apart, which manages its own scopes.
 
 from typing import Any, ClassVar
 
+from catalog.models import FineTunedModel
 from fleet.models import Lease
 
 
@@ -17,6 +18,10 @@ class LeaseHandler:
     def describe(self, lease: Lease) -> dict[str, Any]:
         """What the holder needs to know to do the work (``LeaseGrant.work``)."""
         return {}
+
+    def adapter(self, lease: Lease) -> FineTunedModel | None:
+        """The adapter that the work needs, whose files the holder may fetch."""
+        return None
 
     def completed(self, lease: Lease) -> None:
         """The holder says that it is done; raise to refuse."""

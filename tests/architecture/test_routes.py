@@ -13,9 +13,11 @@ INTERNAL_ROUTES = {
     "internal/v1/nodes/<str:name>",
     "internal/v1/nodes/<str:node_id>/heartbeat",
     "internal/v1/nodes/<str:node_id>/leases",
+    "internal/v1/nodes/<str:node_id>/adapters",
     "internal/v1/leases/<str:lease_id>/complete",
     "internal/v1/leases/<str:lease_id>/fail",
     "internal/v1/leases/<str:lease_id>/input",
+    "internal/v1/leases/<str:lease_id>/adapter/<str:name>",
     "internal/v1/leases/<str:lease_id>/segments/<int:number>",
 }
 """For worker nodes: a worker token opens them, and they belong to no tenant."""

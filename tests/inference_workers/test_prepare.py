@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import math
 import struct
 import subprocess
 import sys
 import zipfile
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -18,8 +20,20 @@ from inference_workers.sources import SourceError
 def make_model(folder: Path, *, pickled: bool = False) -> Path:
     """The smallest folder that looks like a model."""
     folder.mkdir(parents=True)
-    header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
-    weights = struct.pack("<Q", len(header)) + header + b"\0\0\0\0"
+    shapes = {
+        "model.embed_tokens.weight": [4, 2],
+        "model.layers.0.mlp.up_proj.weight": [3, 2],
+        "model.norm.weight": [2],
+        "lm_head.weight": [4, 2],
+    }
+    ends = list(accumulate(4 * math.prod(shape) for shape in shapes.values()))
+    header = json.dumps(
+        {
+            name: {"dtype": "F32", "shape": shape, "data_offsets": [end - 4 * math.prod(shape), end]}
+            for (name, shape), end in zip(shapes.items(), ends, strict=True)
+        }
+    ).encode()
+    weights = struct.pack("<Q", len(header)) + header + bytes(ends[-1])
     (folder / ("pytorch_model.bin" if pickled else "model.safetensors")).write_bytes(weights)
     (folder / "config.json").write_text(json.dumps({"max_position_embeddings": 512, "vocab_size": 100}))
     (folder / "tokenizer.json").write_text("{}")
@@ -63,6 +77,7 @@ def test_a_folder_is_linked_and_described(tmp_path: Path) -> None:
         "context_length": 512,
         "vocab_size": 100,
         "capabilities": ["chat", "completions"],
+        "modules": {"model.layers.0.mlp.up_proj": [3, 2]},
         "files": files,
         "license": "apache-2.0",
     }
@@ -87,6 +102,18 @@ def test_a_shorter_context_is_noted_without_fetching_again(tmp_path: Path) -> No
     assert card is not None
     assert card["context_length"] == 256
     assert config.model_folder(config.models[0]).stat().st_ino == inode
+
+
+def test_modules_are_noted_of_a_model_that_was_prepared_before_they_were(tmp_path: Path) -> None:
+    config = node(tmp_path, f"folder:{make_model(tmp_path / 'origin')}")
+    prepare(config)
+    folder = config.model_folder(config.models[0])
+    card = read_card(folder)
+    assert card is not None
+    modules = card.pop("modules")
+    (folder / "hone-model.json").write_text(json.dumps(card))
+    prepare(config)
+    assert read_card(folder) == card | {"modules": modules}
 
 
 def test_another_source_replaces_the_model(tmp_path: Path) -> None:

@@ -6,10 +6,12 @@ from pathlib import Path
 from django.test import override_settings
 
 from billing.services import place_hold
+from finetuning.canaries import start_canary
 from notifications.delivery import send_due_deliveries
 from notifications.models import EventType
 from notifications.services import emit_event
 from tenants.scope import tenant_scope
+from tests.support.adapters import publish, register
 from tests.support.cast import MODEL, Member
 from tests.support.model import add_model
 from tests.support.receiver import open_receiver
@@ -35,6 +37,9 @@ class Everything:
     project_key_id: str
     service_account_id: str
     invite_id: str
+    tuned_model: str
+    alias: str
+    permission_id: str
     rate_limit_id: str = f"rl-{MODEL}"
 
 
@@ -62,8 +67,25 @@ def make_everything(member: Member, folder: Path) -> Everything:
         delivery_id=delivery_id,
         upload_id=upload_id,
         part_id=part_id,
+        **_fine_tune(member),
         **_administer(member),
     )
+
+
+def _fine_tune(member: Member) -> dict[str, str]:
+    """Two versions of a model, an alias that has moved to the second, a permission, and a third that is being tried."""
+    first, second, lone = (publish(member) for _ in range(3))
+    with tenant_scope(member.organization.id):
+        start_canary(model=register(member))
+    for path, model in (("", first), ("/support-bot", second)):
+        answer = member.client.post(
+            f"/v1/models/aliases{path}", {"model": model.name} | ({} if path else {"alias": "support-bot"})
+        )
+        assert answer.status_code == 200, answer.content
+    permissions = f"/v1/fine_tuning/checkpoints/{lone.name}/permissions"
+    answer = member.admin.post(permissions, {"project_ids": [member.project.wire_id]})
+    assert answer.status_code == 200, answer.content
+    return {"tuned_model": lone.name, "alias": "support-bot", "permission_id": answer.json()["data"][0]["id"]}
 
 
 def _administer(member: Member) -> dict[str, str]:

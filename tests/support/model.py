@@ -8,11 +8,17 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from catalog.models import COMPLETION_WINDOWS, BaseModel
-from catalog.services import TokenPrice, register_model
+from catalog.services import TokenPrice, TunedPrices, register_model
 from tests.support.cast import MODEL
 
 ONLINE = TokenPrice(input_nanos=100, cached_input_nanos=50, output_nanos=200)
 BATCH = TokenPrice(input_nanos=50, cached_input_nanos=25, output_nanos=100)
+MODULES = {
+    f"model.layers.{layer}.{name}": shape
+    for layer in range(2)
+    for name, shape in {"self_attn.q_proj": [8, 8], "mlp.up_proj": [16, 8]}.items()
+}
+"""Linear modules, with output and input size."""
 CHAT_TEMPLATE = "{% for message in messages %}<{{ message.role }}>{{ message.content }}\n{% endfor %}<assistant>"
 
 
@@ -42,6 +48,7 @@ def add_model(
     context_length: int = 4_096,
     batch: TokenPrice = BATCH,
     windows: Sequence[str] = COMPLETION_WINDOWS,
+    tuned: TunedPrices | None = None,
 ) -> BaseModel:
     """Write a prepared model's folder (without weights, which the control plane never reads) and register it."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -53,10 +60,11 @@ def add_model(
         "context_length": context_length,
         "vocab_size": 256,
         "capabilities": ["chat", "completions"],
+        "modules": MODULES,
         "files": {},
     }
     (folder / "hone-model.json").write_text(json.dumps(manifest))
-    return register_model(directory=folder, online=ONLINE, batch=dict.fromkeys(windows, batch))
+    return register_model(directory=folder, online=ONLINE, batch=dict.fromkeys(windows, batch), tuned=tuned)
 
 
 def _write_tokenizer(folder: Path) -> None:

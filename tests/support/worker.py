@@ -99,7 +99,8 @@ class Worker:
 
     def request_lease(self, *, model: str = MODEL, **changes: Any) -> Any:
         """Ask for work; ``changes`` replace fields of the request."""
-        body = {"incarnation": self.incarnation, "kinds": ["batch_shard"], "models": [model], **changes}
+        kinds = ["batch_shard", "tuned_shard"]
+        body = {"incarnation": self.incarnation, "kinds": kinds, "models": [model], **changes}
         return self.call("POST", f"nodes/{self.node_id}/leases", body)
 
     def lease(self, *, model: str = MODEL) -> Grant:

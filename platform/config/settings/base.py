@@ -204,6 +204,7 @@ CELERY_BEAT_SCHEDULE = {
     "remove-old-batch-rows": {"task": "batches.tasks.remove_old", "schedule": schedule(timedelta(hours=1))},
     "forget-deleted-files": {"task": "files.tasks.forget_deleted", "schedule": schedule(timedelta(hours=1))},
     # Once a day by the clock (UTC): a beat that is restarted daily would never reach the end of an interval.
+    "delete-model-bytes": {"task": "catalog.tasks.delete_leftovers", "schedule": schedule(timedelta(hours=1))},
     "delete-orphaned-blobs": {"task": "files.tasks.delete_orphans", "schedule": crontab(minute=17, hour=3)},
     "check-ledgers": {"task": "billing.tasks.check", "schedule": crontab(hour="3", minute="20")},
 }
@@ -252,6 +253,10 @@ LIMIT_REQUESTS_PER_MINUTE = limit("HONE_LIMIT_REQUESTS_PER_MINUTE", default=10_0
 LIMIT_TOKENS_PER_MINUTE = limit("HONE_LIMIT_TOKENS_PER_MINUTE", default=2_000_000)
 LIMIT_BATCH_INPUT_TOKENS = limit("HONE_LIMIT_BATCH_INPUT_TOKENS", default=1_000_000_000)
 """Of all its batch requests that wait or run, estimated."""
+
+LORA_MAX_RANK = limit("HONE_LORA_MAX_RANK", default=64)
+"""Of a fine-tuned model's adapter; the nodes' own limit (``lora.max_rank`` of their files) must not be lower."""
+ADAPTER_MAX_BYTES = limit("HONE_ADAPTER_MAX_BYTES", default=2 * 1024**3)
 
 # For how many days finished work is kept (infra/docs/retention.md).
 BATCH_ROW_RETENTION_DAYS = days("HONE_BATCH_ROW_RETENTION_DAYS", default=90)

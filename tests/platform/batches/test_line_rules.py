@@ -8,6 +8,7 @@ import pytest
 
 from batches.requests import LineError, LineRules, Offer, parse_request, read_custom_id
 from catalog.models import BaseModel, Price
+from catalog.selectors import ServedModel
 from catalog.tokens import build_counter
 from tests.support.model import CHAT_TEMPLATE, byte_tokenizer
 from tests.support.rows import line
@@ -20,7 +21,7 @@ MODELS = {
     "vectors": BaseModel(name="vectors", context_length=4_096, capabilities=["embeddings"]),
 }
 PRICE = Price(input_nanos=50, cached_input_nanos=25, output_nanos=100)
-OFFERS = {name: Offer(model, PRICE) for name, model in MODELS.items()}
+OFFERS = {name: Offer(ServedModel(name=name, base=model), PRICE) for name, model in MODELS.items()}
 COUNTER = build_counter(byte_tokenizer().to_str().encode(), CHAT_TEMPLATE, {})
 TEMPLATE_BYTES = len("<user>\n<assistant>")
 

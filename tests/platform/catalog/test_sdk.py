@@ -5,7 +5,8 @@ from pathlib import Path
 import openai
 import pytest
 
-from tests.support.cast import MODEL, Cast
+from tests.support.adapters import publish
+from tests.support.cast import MODEL, Cast, Member
 from tests.support.model import add_model
 from tests.support.sdk import async_sdk, sdk
 from tests.support.server import Server
@@ -40,7 +41,41 @@ def test_a_model_that_does_not_exist(server: Server, cast: Cast, name: str) -> N
     assert name in caught.value.message
 
 
-def test_a_method_that_is_not_there_yet(server: Server, cast: Cast) -> None:
-    with sdk(server, cast.alice) as client, pytest.raises(openai.APIStatusError) as caught:
+def test_a_base_model_is_nobodys_to_delete(server: Server, cast: Cast) -> None:
+    with sdk(server, cast.alice) as client, pytest.raises(openai.NotFoundError) as caught:
         client.models.delete(MODEL)
-    assert (caught.value.status_code, caught.value.code) == (405, "method_not_allowed")
+    assert caught.value.code == "model_not_found"
+
+
+def test_a_fine_tuned_model_is_listed_retrieved_and_deleted(server: Server, cast: Cast) -> None:
+    tuned = publish(cast.alice)
+    with sdk(server, cast.alice) as client:
+        assert [model.id for model in client.models.list()] == [tuned.name, MODEL, "tuned:a"]
+        shown = client.models.retrieve(tuned.name)
+        assert (shown.id, shown.owned_by) == (tuned.name, cast.alice.organization.wire_id)
+        deleted = client.models.delete(tuned.name)
+        assert (deleted.id, deleted.object, deleted.deleted) == (tuned.name, "model", True)
+        with pytest.raises(openai.NotFoundError):
+            client.models.retrieve(tuned.name)
+
+
+def test_a_checkpoint_is_shared_with_another_project(server: Server, cast: Cast) -> None:
+    tuned = publish(cast.alice, step=100)
+    other = create_project(cast.alice)
+    with sdk(server, cast.alice, api_key=cast.alice.admin_token) as client:
+        permissions = client.fine_tuning.checkpoints.permissions
+        (made,) = permissions.create(tuned.name, project_ids=[other])
+        assert (made.object, made.project_id) == ("checkpoint.permission", other)
+        assert [entry.id for entry in permissions.list(tuned.name)] == [made.id]
+        assert [entry.id for entry in permissions.list(tuned.name, project_id=other, order="ascending")] == [made.id]
+        assert [entry.id for entry in permissions.list(tuned.name, project_id=cast.alice.project.wire_id)] == []
+        with pytest.warns(DeprecationWarning, match="Retrieve is deprecated"):
+            assert permissions.retrieve(tuned.name).data[0].id == made.id
+        gone = permissions.delete(made.id, fine_tuned_model_checkpoint=tuned.name)
+        assert (gone.id, gone.deleted) == (made.id, True)
+        assert list(permissions.list(tuned.name)) == []
+
+
+def create_project(member: Member) -> str:
+    answer = member.admin.post("/v1/organization/projects", {"name": "Second"})
+    return str(answer.json()["id"])

@@ -121,7 +121,7 @@ def test_a_bug_is_a_500_that_tells_the_log_and_nobody_else(
     def burst(**_: object) -> None:
         raise RuntimeError("the boiler burst")
 
-    monkeypatch.setattr("catalog.api.usable_models", burst)
+    monkeypatch.setattr("catalog.api.served_models", burst)
     answer = cast.alice.client.get("/v1/models")
     error = check(answer, 500, "internal_error")
     assert error["message"] == "The server had an error; quote the x-request-id header"
@@ -141,7 +141,7 @@ def test_a_database_that_is_away_is_a_503_worth_a_retry(
     def refuse(**_: object) -> None:
         raise error("connection to server at 10.0.0.1 failed: password for hone_app")
 
-    monkeypatch.setattr("catalog.api.usable_models", refuse)
+    monkeypatch.setattr("catalog.api.served_models", refuse)
     answer = cast.alice.client.get("/v1/models")
     check(answer, 503, "service_unavailable")
     assert (answer["retry-after"], answer[RETRY]) == ("2", "true")

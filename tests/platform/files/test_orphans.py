@@ -47,7 +47,7 @@ def leave_behind(cast: Cast, kind: str = "files", content: bytes = b"orphan") ->
     return save_new(cast.alice.organization.id, kind, content)
 
 
-@pytest.mark.parametrize("kind", ["files", "parts", "segments"])
+@pytest.mark.parametrize("kind", ["files", "parts", "segments", "adapters"])
 @pytest.mark.parametrize(("hours", "is_kept"), [(0, True), (23.9, True), (24.1, False)])
 def test_a_blob_without_a_row_is_deleted_after_a_day(cast: Cast, kind: str, hours: float, is_kept: bool) -> None:
     key = leave_behind(cast, kind)

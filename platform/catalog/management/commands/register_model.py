@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from catalog.models import COMPLETION_WINDOWS
-from catalog.services import TokenPrice, register_model
+from catalog.services import TokenPrice, TunedPrices, register_model
 from common.errors import HoneError
 from common.money import NANOS_PER_USD, parse_usd
 
@@ -33,18 +33,27 @@ class Command(BaseCommand):
             metavar="WINDOW=FACTOR",
             help=f"price of a batch over the online price; by default {_shown(BATCH_FACTORS)}",
         )
+        parser.add_argument(
+            "--tuned-factor",
+            help="price of models fine-tuned from this one over its own; without it they cost what it costs",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Register and say what was registered."""
+        usd = options["input_usd"], options["output_usd"]
         try:
+            windows = _factors(options["batch_factor"])
+            tuned = options["tuned_factor"]
             model = register_model(
                 directory=options["directory"],
-                online=_token_price(options["input_usd"], options["output_usd"], factor="1"),
-                batch={
-                    window: _token_price(options["input_usd"], options["output_usd"], factor=factor)
-                    for window, factor in _factors(options["batch_factor"]).items()
-                },
-                training=_token_price(options["training_usd"], "0", factor="1"),
+                online=_token_price(*usd),
+                batch={window: _token_price(*usd, factor) for window, factor in windows.items()},
+                training=_token_price(options["training_usd"], "0"),
+                tuned=tuned
+                and TunedPrices(
+                    online=_token_price(*usd, tuned),
+                    batch={window: _token_price(*usd, factor, tuned) for window, factor in windows.items()},
+                ),
             )
         except (HoneError, ValueError) as error:
             raise CommandError(str(error)) from error
@@ -65,16 +74,19 @@ def _shown(factors: dict[str, str]) -> str:
     return " ".join(f"{window}={factor}" for window, factor in factors.items())
 
 
-def _token_price(input_usd: str, output_usd: str, *, factor: str) -> TokenPrice:
-    per_input, per_output = _per_token(input_usd, factor), _per_token(output_usd, factor)
+def _token_price(input_usd: str, output_usd: str, *factors: str) -> TokenPrice:
+    per_input, per_output = _per_token(input_usd, *factors), _per_token(output_usd, *factors)
     return TokenPrice(input_nanos=per_input, cached_input_nanos=per_input, output_nanos=per_output)
 
 
-def _per_token(usd_per_million: str, factor: str) -> int:
-    # The factor is a plain decimal, too: read as dollars it is exact to nine places.
-    price = Fraction(parse_usd(usd_per_million), 1_000_000) * Fraction(parse_usd(factor), NANOS_PER_USD)
+def _per_token(usd_per_million: str, *factors: str) -> int:
+    price = Fraction(parse_usd(usd_per_million), 1_000_000)
+    for factor in factors:
+        # A plain decimal, too: read as dollars it is exact to nine places.
+        price *= Fraction(parse_usd(factor), NANOS_PER_USD)
     if price.denominator != 1:
+        times = " times ".join(factors) or "1"
         raise ValueError(
-            f"${usd_per_million} per million tokens times {factor} is not a whole number of nano-dollars per token"
+            f"${usd_per_million} per million tokens times {times} is not a whole number of nano-dollars per token"
         )
     return price.numerator

@@ -1,0 +1,64 @@
+"""The canary: a node loads a model that nobody may call yet, and looks whether the adapter does anything.
+
+The node knows how to look (:mod:`inference_workers.canary`); here is what follows from what it has seen.
+"""
+
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Any
+
+from django.utils import timezone
+
+from catalog.models import FineTunedModel
+from catalog.publishing import adapter_ref, mark_ready, mark_refused
+from finetuning.models import Canary
+from fleet.handlers import LeaseHandler
+from fleet.models import Lease
+from fleet.services import create_lease
+from inference_workers.protocol import CanaryWork, LeaseKind
+
+ESTIMATED_TOKENS = 1_000
+PATIENCE = timedelta(hours=1)
+"""Its deadline, for its place in the queue."""
+
+
+def start_canary(*, model: FineTunedModel) -> Canary:
+    """Queue the trial of a registered model. Call inside the scope; safe to repeat while it is under way."""
+    begun = Canary.objects.filter(model_id=model.id).first()
+    if begun is not None:
+        return begun
+    lease = create_lease(
+        organization_id=model.organization_id,
+        kind=LeaseKind.CANARY.value,
+        model=model.base.name,
+        estimated_tokens=ESTIMATED_TOKENS,
+        deadline_at=timezone.now() + PATIENCE,
+    )
+    return Canary.objects.create(organization_id=model.organization_id, model=model, lease=lease)
+
+
+class CanaryHandler(LeaseHandler):
+    """A trial that a node does."""
+
+    kind = LeaseKind.CANARY.value
+
+    def describe(self, lease: Lease) -> dict[str, Any]:
+        """The fields of :class:`CanaryWork`."""
+        return asdict(CanaryWork(adapter=adapter_ref(_model_of(lease))))
+
+    def adapter(self, lease: Lease) -> FineTunedModel | None:
+        """The model that is tried."""
+        return _model_of(lease)
+
+    def completed(self, lease: Lease) -> None:
+        """It answers differently from the base, and the base as ever."""
+        mark_ready(model=_model_of(lease), evidence={"canary": "passed"})
+
+    def exhausted(self, lease: Lease, *, code: str, message: str) -> None:
+        """It does not, or no node could find out."""
+        mark_refused(model=_model_of(lease), reason=message if code == "canary_refused" else f"{code}: {message}")
+
+
+def _model_of(lease: Lease) -> FineTunedModel:
+    model: FineTunedModel = Canary.objects.select_related("model__base").get(lease_id=lease.id).model
+    return model
