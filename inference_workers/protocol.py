@@ -77,6 +77,8 @@ class LeaseKind(StrEnum):
     """The same on a fine-tuned model: for nodes whose engine takes adapters."""
     CANARY = "canary"
     """Try an adapter that nobody may call yet."""
+    EVALUATION = "evaluation"
+    """Have base and tuned model answer held-out rows."""
 
 
 class ModelState(StrEnum):
@@ -261,6 +263,26 @@ class ShardWork:
     row_timeout_seconds: float
     adapter: AdapterRef | None = None
     """What every row needs loaded; without one they are for the base model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationWork:
+    """``LeaseGrant.work`` of kind ``evaluation``.
+
+    ``GET leases/{id}/inputs/evaluation`` has the held-out rows as NDJSON: ``line``, ``messages`` or ``prompt``,
+    ``max_tokens``, perhaps ``choices`` or ``json_schema`` that the answer is held to, and ``ids`` with the spans of
+    ``trained`` positions whose loss is wanted. Put ``evaluation.ndjson``, an :class:`EvaluationResult` for each row
+    in the same order, before the lease is completed.
+    """
+
+    job_id: str
+    adapter: AdapterRef
+    rows: int
+    context_length: int
+    """Tokens of prompt and answer that the model takes."""
+    row_timeout_seconds: float
+    """For one request; a row is up to four."""
+    cache_salt: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

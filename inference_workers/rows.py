@@ -64,10 +64,16 @@ def failed_row(row: Row, code: str, message: str, request_id: str = "") -> RowRe
 
 
 def tokens_of(result: RowResult) -> int:
+    """Prompt and completion tokens together."""
+    return sum(token_counts(result))
+
+
+def token_counts(result: RowResult) -> tuple[int, int]:
     """Prompt and completion tokens, as the engine counted them; 0 where it did not."""
     usage: Any = (result.body or {}).get("usage")
-    counts = (usage.get("prompt_tokens"), usage.get("completion_tokens")) if isinstance(usage, dict) else ()
-    return sum(count for count in counts if isinstance(count, int))
+    counts = (usage.get("prompt_tokens"), usage.get("completion_tokens")) if isinstance(usage, dict) else (0, 0)
+    prompt, completion = (count if isinstance(count, int) else 0 for count in counts)
+    return prompt, completion
 
 
 def encode_result(result: RowResult) -> bytes:
