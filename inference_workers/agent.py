@@ -26,6 +26,7 @@ from .engine import Engine
 from .heartbeat import Heartbeat
 from .node import introduce
 from .processes import reap_leftovers
+from .trainings import Trainings, forget_runs
 
 EXIT_REPLACED = 75
 """EX_TEMPFAIL of sysexits.h: another agent has the node's name now."""
@@ -45,6 +46,7 @@ async def run_agent(config: NodeConfig) -> int:
     structlog.contextvars.bind_contextvars(node=config.name)
     async with _only_agent(config.run_folder):
         await reap_leftovers(config.run_folder, REAP_GRACE_SECONDS)
+        forget_runs(config)
         control_plane = ControlPlane(config.control_plane_url, config.token)
         try:
             return await Agent(config, control_plane).run()
@@ -53,7 +55,7 @@ async def run_agent(config: NodeConfig) -> int:
 
 
 class Agent:
-    """Engines, their batch runners, the doorbell and the node's heartbeat."""
+    """Engines, their batch runners, trainings, the doorbell and the node's heartbeat."""
 
     def __init__(self, config: NodeConfig, control_plane: ControlPlane) -> None:
         self._control_plane, self._broker_url = control_plane, config.broker_url
@@ -67,7 +69,15 @@ class Agent:
             engine.model.name: BatchRunner(engine, control_plane, incarnation=self._hello.incarnation)
             for engine in self._engines
         }
-        self._heartbeat = Heartbeat(control_plane, list(self._runners.values()), incarnation=self._hello.incarnation)
+        self._trainings = None
+        if config.training is not None:
+            self._trainings = Trainings(config, config.training, control_plane, incarnation=self._hello.incarnation)
+        self._heartbeat = Heartbeat(
+            control_plane,
+            list(self._runners.values()),
+            incarnation=self._hello.incarnation,
+            trainings=self._trainings,
+        )
         self._stopping, self._engines_changed = asyncio.Event(), asyncio.Event()
         for engine in self._engines:
             engine.on_change(self._engines_changed.set)
@@ -96,7 +106,7 @@ class Agent:
             status = 1
         finally:
             seconds = GIVE_BACK_SECONDS if self._stopping.is_set() else 0
-            await asyncio.gather(*(runner.stop(seconds) for runner in self._runners.values()))
+            await asyncio.gather(*(worker.stop(seconds) for worker in self._workers()))
             for task in (stopping, *tasks):
                 task.cancel()
             await asyncio.gather(stopping, *tasks, return_exceptions=True)
@@ -107,15 +117,15 @@ class Agent:
         heartbeat_seconds = await self._introduce()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep_reporting(heartbeat_seconds))
-            for runner in self._runners.values():
-                group.create_task(runner.run())
+            for worker in self._workers():
+                group.create_task(worker.run())
             group.create_task(self._listen())
 
     async def _introduce(self) -> float:
         welcome = await self._control_plane.hello(self._hello)
         self._node_id = welcome.node_id
-        for runner in self._runners.values():
-            runner.node_id, runner.poll_seconds = welcome.node_id, welcome.poll_seconds
+        for worker in self._workers():
+            worker.node_id, worker.poll_seconds = welcome.node_id, welcome.poll_seconds
         log.info("node_welcome", node_id=welcome.node_id)
         return welcome.heartbeat_seconds
 
@@ -135,7 +145,7 @@ class Agent:
                 await asyncio.wait_for(self._engines_changed.wait(), seconds)
 
     async def _listen(self) -> None:
-        """Wake the model's runner at every bell, until cancelled."""
+        """Wake whoever works for the model at every bell, until cancelled."""
         if not self._broker_url:
             log.info("doorbell_off", reason="no broker is configured: work is found by polling")
             return
@@ -144,6 +154,8 @@ class Agent:
         def ring(model: str) -> None:
             if runner := self._runners.get(model):
                 loop.call_soon_threadsafe(runner.wake)
+                if self._trainings is not None:
+                    loop.call_soon_threadsafe(self._trainings.wake)
 
         doorbell = Doorbell(self._broker_url, self._hello.name, ring)
         doorbell.start()
@@ -157,8 +169,15 @@ class Agent:
         if self._stopping.is_set():
             for engine in self._engines:
                 engine.kill()
+            if self._trainings is not None:
+                self._trainings.kill()
             os._exit(1)
         self._stopping.set()
+
+    def _workers(self) -> list[BatchRunner | Trainings]:
+        """All who take leases."""
+        trainings = [] if self._trainings is None else [self._trainings]
+        return [*self._runners.values(), *trainings]
 
 
 @asynccontextmanager

@@ -2,12 +2,16 @@
 
 Every call has a timeout. Calls that must arrive (segments, the end of a lease) are repeated until the control plane
 answers, for hours if need be; calls that the next tick repeats anyway (heartbeats, asking for work) are tried once.
+Files go from disk to disk, whatever their size.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
 import random
+from pathlib import Path
 from typing import Any, TypeVar
 
 import aiohttp
@@ -20,6 +24,9 @@ CALL_SECONDS = 30.0
 BEAT_SECONDS = 5.0
 INPUT_SECONDS = 600.0
 SEGMENT_SECONDS = 120.0
+FILE_SECONDS = 3_600.0
+FILE_SILENCE_SECONDS = 60.0
+CHUNK_BYTES = 1024 * 1024
 FIRST_RETRY_SECONDS = 0.25
 MAX_RETRY_SECONDS = 5.0
 UNAUTHORIZED_RETRY_SECONDS = 30.0
@@ -55,6 +62,10 @@ class SegmentConflict(ControlPlaneError):
 
 class RowsMissing(ControlPlaneError):
     """The control plane does not have a result for each of the lease's rows."""
+
+
+class FileDamaged(ControlPlaneError):
+    """What has been received is not what was announced."""
 
 
 class NodeUnknown(ControlPlaneError):
@@ -117,13 +128,42 @@ class ControlPlane:
         path = f"leases/{lease.id}/segments/{number}"
         await self._persist("PUT", path, content, lease=lease, seconds=SEGMENT_SECONDS, kind="application/x-ndjson")
 
+    async def send_events(self, lease: protocol.LeaseGrant, events: protocol.TrainingEvents) -> None:
+        """Report what a trainer has written; sent again until it is known to have arrived."""
+        await self._persist("POST", f"leases/{lease.id}/events", orjson.dumps(events), lease=lease)
+
+    async def put_file(self, lease: protocol.LeaseGrant, path: str, file: Path) -> None:
+        """Put an artefact; sent again until it is known to be stored. OSError when there is no such file."""
+        digest = await asyncio.to_thread(sha256_of, file)
+        await self._persist(
+            "PUT",
+            f"leases/{lease.id}/artifacts/{path}",
+            file,
+            lease=lease,
+            seconds=FILE_SECONDS,
+            kind="application/octet-stream",
+            headers={protocol.DIGEST_HEADER: digest},
+        )
+
+    async def fetch_file(self, lease: protocol.LeaseGrant, path: str, target: Path, wanted: protocol.BlobRef) -> None:
+        """Bring ``inputs/...`` or ``artifacts/...`` of a lease here; :class:`FileDamaged` if it is something else."""
+        while True:
+            try:
+                digest = await self._download(f"leases/{lease.id}/{path}", target, lease)
+                break
+            except Unavailable as error:
+                log.warning("control_plane_unavailable", call=f"GET {path}", error=str(error))
+            await asyncio.sleep(MAX_RETRY_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311  # jitter, not a secret
+        if digest != wanted.sha256:
+            raise FileDamaged(f"{path} is not what the control plane says it is")
+
     async def complete(self, lease: protocol.LeaseGrant) -> None:
         await self._persist("POST", f"leases/{lease.id}/complete", lease=lease)
 
     async def fail(self, lease: protocol.LeaseGrant, failure: protocol.LeaseFailure) -> None:
         await self._persist("POST", f"leases/{lease.id}/fail", orjson.dumps(failure), lease=lease)
 
-    async def _persist(self, method: str, path: str, body: bytes = b"", **options: Any) -> bytes:
+    async def _persist(self, method: str, path: str, body: bytes | Path = b"", **options: Any) -> bytes:
         """Call until there is an answer that is not 'later'."""
         wait = FIRST_RETRY_SECONDS
         while True:
@@ -140,30 +180,57 @@ class ControlPlane:
         self,
         method: str,
         path: str,
-        body: bytes = b"",
+        body: bytes | Path = b"",
         *,
         lease: protocol.LeaseGrant | None = None,
         seconds: float = CALL_SECONDS,
         kind: str = "application/json",
+        headers: dict[str, str] | None = None,
     ) -> tuple[int, bytes]:
-        headers = {"Content-Type": kind} if body else {}
+        sent = {**(headers or {}), **({"Content-Type": kind} if body else {})}
         if lease is not None:
-            headers[protocol.LEASE_HEADER] = lease.token
+            sent[protocol.LEASE_HEADER] = lease.token
+        with contextlib.ExitStack() as stack:
+            # Opened for each try: a file that was sent has been read to its end.
+            data = stack.enter_context(body.open("rb")) if isinstance(body, Path) else body or None
+            try:
+                async with self._session.request(
+                    method,
+                    f"{self._root}/{path}",
+                    data=data,
+                    headers=sent,
+                    timeout=aiohttp.ClientTimeout(total=seconds),
+                    allow_redirects=False,
+                ) as response:
+                    content = await response.read()
+                    if 200 <= response.status < 300:
+                        return response.status, content
+                    raise _error(response.status, content, of_lease=lease is not None)
+            except (aiohttp.ClientError, TimeoutError) as error:
+                raise Unavailable(f"no answer from the control plane: {type(error).__name__}: {error}") from error
+
+    async def _download(self, path: str, target: Path, lease: protocol.LeaseGrant) -> str:
+        """Write what is there to a file; the digest of what has come."""
+        timeout = aiohttp.ClientTimeout(total=FILE_SECONDS, sock_read=FILE_SILENCE_SECONDS)
+        headers = {protocol.LEASE_HEADER: lease.token}
+        digest = hashlib.sha256()
         try:
-            async with self._session.request(
-                method,
-                f"{self._root}/{path}",
-                data=body or None,
-                headers=headers,
-                timeout=aiohttp.ClientTimeout(total=seconds),
-                allow_redirects=False,
-            ) as response:
-                content = await response.read()
-                if 200 <= response.status < 300:
-                    return response.status, content
-                raise _error(response.status, content, of_lease=lease is not None)
+            async with self._session.get(f"{self._root}/{path}", headers=headers, timeout=timeout) as response:
+                if response.status != 200:
+                    raise _error(response.status, await response.read(), of_lease=True)
+                with target.open("wb") as file:
+                    async for chunk in response.content.iter_chunked(CHUNK_BYTES):
+                        digest.update(chunk)
+                        file.write(chunk)
         except (aiohttp.ClientError, TimeoutError) as error:
             raise Unavailable(f"no answer from the control plane: {type(error).__name__}: {error}") from error
+        return digest.hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal digest of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _decode(kind: type[Message], content: bytes) -> Message:

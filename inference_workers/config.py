@@ -27,6 +27,17 @@
     [models.environment]                      # environment of the engine's process
     OMP_NUM_THREADS = 8
 
+    [training]                                # without this table the node trains nothing
+    device = "cpu"                            # or "cuda"
+    models = ["smollm2-135m-instruct"]        # which of the models above it trains. Default: all
+    max_concurrent = 1                        # trainings at a time, whether or not the engines are busy
+    threads = 2                               # of the CPU, for one training. Default: what the libraries choose
+    launcher = ["accelerate", "launch", "--num_processes", "2"]   # what runs "-m inference_workers.training FOLDER"
+    #                                         # on several GPUs; accelerate or torchrun. Default: this Python
+    stop_seconds = 120                        # how long a trainer may take to save a checkpoint when it is to stop
+    [training.environment]                    # environment of the trainer's process
+    CUDA_VISIBLE_DEVICES = "1"
+
 Relative paths start at ``HONE_HOME`` (default: ``.hone`` in the current folder). Keys that are not known and
 values that make no sense stop the start: a typing error must never become a default.
 """
@@ -84,12 +95,27 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """The ``[training]`` table."""
+
+    device: str
+    models: tuple[str, ...]
+    max_concurrent: int = 1
+    threads: int | None = None
+    launcher: tuple[str, ...] = ()
+    stop_seconds: float = 120.0
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class NodeConfig:
     """The whole file, joined with the environment."""
 
     name: str
     home: Path
     models: tuple[ModelConfig, ...]
+    training: TrainingConfig | None = None
+    """None: the node trains nothing."""
     control_plane_url: str = ""
     token: str = field(default="", repr=False)
     broker_url: str = field(default="", repr=False)
@@ -97,7 +123,11 @@ class NodeConfig:
 
     def model_folder(self, model: ModelConfig) -> Path:
         """Where ``prepare`` puts the weights and ``hone-model.json``."""
-        return self.home / "models" / model.name
+        return self.folder_of(model.name)
+
+    def folder_of(self, name: str) -> Path:
+        """The same, of the model of that name."""
+        return self.home / "models" / name
 
     @property
     def run_folder(self) -> Path:
@@ -135,6 +165,7 @@ def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> NodeConf
 def _node(document: _Table, home: Path, environ: Mapping[str, str]) -> NodeConfig:
     node = document.table("node")
     tables = document.tables("models")
+    training = document.table_if_there("training")
     document.finish()
     name = node.take("name", str)
     if not MODEL_NAME.fullmatch(name):
@@ -153,6 +184,7 @@ def _node(document: _Table, home: Path, environ: Mapping[str, str]) -> NodeConfi
         name=name,
         home=home,
         models=models,
+        training=_training(training, names) if training else None,
         control_plane_url=url.rstrip("/"),
         token=environ.get("HONE_WORKER_TOKEN", "").strip() or _secret(home, token_file),
         broker_url=environ.get("HONE_BROKER_URL") or in_file["broker_url"],
@@ -196,6 +228,24 @@ def _model(table: _Table, home: Path) -> ModelConfig:
     return model
 
 
+def _training(table: _Table, known: list[str]) -> TrainingConfig:
+    models = table.strings("models") or known
+    for name in models:
+        if name not in known:
+            raise ConfigError(f"{table.where}.models: {name!r} is none of this file's models: {', '.join(known)}")
+    training = TrainingConfig(
+        device=table.take("device", str),
+        models=tuple(models),
+        max_concurrent=table.positive("max_concurrent", 1),
+        threads=table.positive("threads", None),
+        launcher=tuple(table.strings("launcher")),
+        stop_seconds=table.positive("stop_seconds", 120),
+        environment=_environment(table.table("environment", required=False)),
+    )
+    table.finish()
+    return training
+
+
 def _source(table: _Table, home: Path) -> str:
     source: str = table.take("source", str)
     scheme, _, rest = source.partition(":")
@@ -231,7 +281,7 @@ def _environment(table: _Table) -> dict[str, str]:
     variables = {}
     for key, value in table.rest().items():
         if isinstance(value, bool) or not isinstance(value, str | int | float):
-            raise ConfigError(f"{table.where}.{key}: {value!r} must be text or a number, as the engine will read it")
+            raise ConfigError(f"{table.where}.{key}: {value!r} must be text or a number, as a process will read it")
         variables[key] = str(value)
     return variables
 
@@ -278,6 +328,9 @@ class _Table:
 
     def table(self, key: str, *, required: bool = True) -> _Table:
         return _Table(self.take(key, dict, _REQUIRED if required else {}), self._name(key))
+
+    def table_if_there(self, key: str) -> _Table | None:
+        return self.table(key) if key in self._values else None
 
     def tables(self, key: str) -> list[_Table]:
         values: list[Any] = self.take(key, list)

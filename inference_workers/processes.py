@@ -101,6 +101,11 @@ class ProcessTree:
         """Of the command itself; its children may live on."""
         return self._process.returncode
 
+    async def wait(self, seconds: float) -> None:
+        """Until the command itself has ended, but no longer than that."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._process.wait(), seconds)
+
     def note_members(self) -> None:
         """Bring the record on disk up to date; call it now and then, trees grow."""
         members = set(session_members(self.pid))

@@ -19,7 +19,13 @@ GET  leases/{id}/input                                       200 NDJSON of WorkR
 GET  leases/{id}/adapter/{path}                              200 bytes of AdapterRef.files; 404; 409 lease_lost
 PUT  leases/{id}/segments/{n}         NDJSON of RowResult    201; 200 the same again;
                                                              409 segment_conflict | lease_lost
-POST leases/{id}/complete                                    200; 409 lease_lost | rows_missing
+GET  leases/{id}/inputs/{name}                               200 bytes; 409 lease_lost
+GET  leases/{id}/artifacts/{path}                            200 bytes; 409 lease_lost
+PUT  leases/{id}/artifacts/{path}     bytes, Hone-SHA256     201; 200 the same again; 409 lease_lost
+POST leases/{id}/events               TrainingEvents         200; 409 events_out_of_order |
+                                                             artifacts_missing | lease_lost
+POST leases/{id}/complete                                    200; 409 lease_lost | rows_missing |
+                                                             artifacts_missing
 POST leases/{id}/fail                 LeaseFailure           200; 409 lease_lost
 ====================================  =====================  ==========================================
 
@@ -46,6 +52,9 @@ PROTOCOL_VERSION = 2
 LEASE_HEADER = "Hone-Lease"
 """Header with the token of a :class:`LeaseGrant`; it names the lease and the epoch of the claim."""
 
+DIGEST_HEADER = "Hone-SHA256"
+"""Header with the hexadecimal SHA-256 of an artefact's bytes."""
+
 DOORBELL_EXCHANGE = "hone.doorbell"
 """Celery fanout exchange: every agent hears every bell; a lost one costs a poll interval, never work."""
 
@@ -58,6 +67,12 @@ MAX_SEGMENT_ROWS = 256
 MAX_SEGMENT_BYTES = 64 * 1024 * 1024
 """Most bytes one segment's NDJSON may hold."""
 
+MAX_EVENTS = 500
+"""Most events of a training that may come at once."""
+
+STATE_FILES = ("state.json", "state.safetensors")
+"""What a checkpoint holds beside its adapter: optimiser, schedule, random states and place in the data, with which the
+training goes on as if it had never stopped."""
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -77,6 +92,8 @@ class LeaseKind(StrEnum):
     """The same on a fine-tuned model: for nodes whose engine takes adapters."""
     CANARY = "canary"
     """Try an adapter that nobody may call yet."""
+    TRAINING = "training"
+    """Of a model that the node says it trains, whether or not its engine is ready."""
     EVALUATION = "evaluation"
     """Have base and tuned model answer held-out rows."""
 
@@ -86,6 +103,18 @@ class ModelState(StrEnum):
 
     STARTING = "starting"
     READY = "ready"
+    FAILED = "failed"
+
+
+class TrainingEventKind(StrEnum):
+    """What a trainer writes into its event file."""
+
+    METRICS = "metrics"
+    MESSAGE = "message"
+    CHECKPOINT = "checkpoint"
+    """Sent on once every file of the checkpoint has been put."""
+    DONE = "done"
+    """Sent on once every file of the adapter has been put."""
     FAILED = "failed"
 
 
@@ -138,6 +167,10 @@ class ModelReport:
     """Prompt and completion tokens of answered rows per second in which there were rows; 0 while not known."""
     message: str = ""
     """Why a model has failed."""
+    trains: bool = False
+    """Whether the node takes trainings of this model."""
+    training_tokens_per_second: float = 0.0
+    """Of the training that runs on the model now, or of the last one; 0 while not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +204,10 @@ class NodeOrders:
 
 @dataclass(frozen=True, kw_only=True)
 class LeaseRequest:
-    """A node asks for work of these kinds on these models; there is none for a model not reported ready."""
+    """A node asks for work of these kinds on these models; there is none for a model not reported ready.
+
+    Trainings are asked for by themselves, and there is none for a model that is not reported as one the node trains.
+    """
 
     incarnation: str
     kinds: list[LeaseKind]
@@ -197,7 +233,7 @@ class LeaseGrant:
     deadline_at: float
     """Unix seconds by the control plane's clock; informative."""
     work: dict[str, Any]
-    """What the kind needs; for a shard the fields of :class:`ShardWork`."""
+    """What the kind needs: the fields of :class:`ShardWork`, :class:`CanaryWork` or :class:`TrainingWork`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,6 +299,70 @@ class ShardWork:
     row_timeout_seconds: float
     adapter: AdapterRef | None = None
     """What every row needs loaded; without one they are for the base model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumePoint:
+    """A checkpoint that the control plane keeps: ``GET leases/{id}/artifacts/checkpoints/step-N/{file}``."""
+
+    step: int
+    files: dict[str, BlobRef]
+    """By name within the checkpoint's folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingWork:
+    """``LeaseGrant.work`` of kind ``training``."""
+
+    job_id: str
+    base_revision: str
+    """Of the prepared model; the node refuses the work when its own is another."""
+    spec: dict[str, Any]
+    """Of :mod:`inference_workers.training`, without what only the node knows: where the model is, and the device."""
+    inputs: dict[str, BlobRef]
+    """By name in the run's folder: ``GET leases/{id}/inputs/{name}``."""
+    resume: ResumePoint | None = None
+    events_seen: int = 0
+    """How many events the control plane has: the next one has the number after it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingEvent:
+    """One line of a trainer's event file; members that its kind does not have are left out."""
+
+    seq: int
+    """From 1 without gaps over the whole training, whoever runs it."""
+    kind: TrainingEventKind
+    step: int = 0
+    epoch: float = 0.0
+    train_loss: float | None = None
+    train_token_accuracy: float | None = None
+    valid_loss: float | None = None
+    valid_token_accuracy: float | None = None
+    train_example_accuracy: float | None = None
+    valid_example_accuracy: float | None = None
+    train_reward_margin: float | None = None
+    valid_reward_margin: float | None = None
+    """Of preferences: by how much the preferred answer has become likelier than the other."""
+    learning_rate: float | None = None
+    grad_norm: float | None = None
+    tokens_per_second: float = 0.0
+    trained_tokens: int = 0
+    """Of all steps so far, those of earlier runs included."""
+    level: str = "info"
+    message: str = ""
+    code: str = ""
+    interim: bool = False
+    """Of a checkpoint that is there to go on from, not to be called."""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    best_step: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingEvents:
+    """``POST leases/{id}/events``; those that the control plane has already are ignored."""
+
+    events: list[TrainingEvent]
 
 
 @dataclass(frozen=True, kw_only=True)

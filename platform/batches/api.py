@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 
 import orjson
 from django.db.models import QuerySet
+from django.http import QueryDict
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -15,16 +16,10 @@ from batches.quotes import quote_batch
 from batches.results import line_of
 from batches.selectors import filter_batches, get_batch, project_batches
 from batches.services import NewBatch, create_batch, pause_batch, resume_batch, retry_batch
-from batches.wire import (
-    CapSerializer,
-    CreateBatchSerializer,
-    NoParametersSerializer,
-    QuoteSerializer,
-    render_batch,
-    render_quote,
-    render_result,
-)
+from batches.wire import CreateBatchSerializer, QuoteSerializer, render_batch, render_quote, render_result
+from common import query as read
 from common.errors import HoneError
+from common.fields import CapSerializer, NoParametersSerializer
 from common.http import parsed
 from common.pagination import page_limit, page_request, paginate
 from common.storage import IncomingBlob
@@ -71,7 +66,7 @@ class BatchListView(BatchAPIView):
         query = request.query_params.dict()
         wanted = page_request(query, prefix=Batch.ID_PREFIX)
         with tenant_scope(self.principal.organization_id):
-            page = paginate(_filtered(project_batches(project=self.project), query), wanted)
+            page = paginate(_filtered(project_batches(project=self.project), request.query_params), wanted)
             return Response(page.render(lambda batch: render_batch(batch, progress_of(batch=batch))))
 
     def _store_requests(self, requests: list[dict[str, Any]], endpoint: str) -> str:
@@ -188,18 +183,14 @@ class BatchResultListView(TenantAPIView):
         return Response(list_results(batch=batch, after=after, limit=limit, state=state).render(render_result))
 
 
-def _filtered(batches: QuerySet[Batch], query: dict[str, str]) -> QuerySet[Batch]:
-    status = query.get("status")
+def _filtered(batches: QuerySet[Batch], query: QueryDict) -> QuerySet[Batch]:
+    status, model = query.get("status"), query.get("model", "")
     if status is not None and status not in Batch.Status.values:
         raise _unknown_status(status, Batch.Status.values)
-    metadata = {
-        name.removeprefix("metadata[").removesuffix("]"): text
-        for name, text in query.items()
-        if name.startswith("metadata[") and name.endswith("]")
-    }
-    if any("\0" in text for text in (*metadata, *metadata.values(), query.get("model", ""))):
+    metadata = read.pairs(query, "metadata")
+    if "\0" in model or metadata is None:
         return batches.none()
-    return filter_batches(batches, status=status, model=query.get("model"), metadata=metadata)
+    return filter_batches(batches, status=status, model=model, metadata=metadata)
 
 
 def _unknown_status(status: str, known: list[Any]) -> HoneError:

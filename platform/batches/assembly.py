@@ -18,10 +18,9 @@ from batches.models import Batch, Row, Segment
 from batches.results import CLOSING_ERRORS, error_line
 from batches.rows import relocate_results
 from batches.selectors import get_controlled_batch
-from batches.spool import open_spool
 from billing.selectors import charged_for
 from common.errors import HoneError
-from common.storage import CHUNK_BYTES, IncomingBlob, delete_blob, discard_blobs, open_blob
+from common.storage import CHUNK_BYTES, IncomingBlob, delete_blob, discard_blobs, open_blob, open_spool
 from files.services import release_file
 from fleet.heartbeat import Heartbeat
 from fleet.models import Lease

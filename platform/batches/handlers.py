@@ -19,7 +19,6 @@ from batches.closing import (
     fail_rows,
     fail_unrunnable,
 )
-from batches.lines import parse_line
 from batches.models import Row, Shard
 from batches.selectors import get_controlled_batch
 from batches.validation import SHARD_KIND, TUNED_SHARD_KIND, validate_batch
@@ -27,6 +26,7 @@ from catalog.models import FineTunedModel
 from catalog.publishing import adapter_ref
 from common.errors import HoneError
 from common.storage import open_blob
+from files.lines import parse_line
 from fleet.handlers import ControlHandler, LeaseHandler
 from fleet.models import Lease
 from inference_workers.protocol import ShardWork

@@ -8,6 +8,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from batches.models import Batch, Segment, Shard
+from batches.validation import SHARD_KIND
 from fleet.models import Lease
 from fleet.selectors import ready_models, waiting_organizations
 
@@ -67,4 +68,5 @@ def _queue_position(batch: Batch, models: set[str]) -> int:
     earlier = Q(batch__expires_at__lt=batch.expires_at) | Q(batch__expires_at=batch.expires_at, batch_id__lt=batch.id)
     ahead = Shard.objects.filter(earlier, lease__model__in=models, lease__state=Lease.State.WAITING)
     own: int = ahead.aggregate(batches=Count("batch_id", distinct=True))["batches"]
-    return 1 + own + waiting_organizations(models=models, besides=batch.organization_id)
+    others = waiting_organizations(kind=SHARD_KIND, models=models, besides=batch.organization_id)
+    return 1 + own + others

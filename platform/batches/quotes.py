@@ -4,12 +4,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from batches.lines import FileError
 from batches.requests import LineError, LineRequest
 from batches.scan import line_rules, scan
 from billing.selectors import balance
 from catalog.models import Price
 from common.errors import HoneError
+from files.lines import FileError
 from files.models import StoredFile
 from files.selectors import get_file
 from metering.services import Quantities, cost_of

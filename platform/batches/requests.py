@@ -6,11 +6,11 @@ from typing import Any
 
 import orjson
 
-from batches.lines import parse_line
 from batches.prefixes import prefix_key
 from catalog.models import BaseModel, Price
 from catalog.selectors import ServedModel
 from catalog.tokens import TokenCounter
+from files.lines import parse_line
 
 MAX_CUSTOM_ID = 512
 

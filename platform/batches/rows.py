@@ -5,8 +5,8 @@ from typing import Any
 import orjson
 from django.db import connection
 
-from batches.lines import Line
 from batches.models import Batch, Segment, Shard
+from files.lines import Line
 
 _INSERT = """
 INSERT INTO batches_row (

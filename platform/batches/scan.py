@@ -7,12 +7,12 @@ from typing import Any
 
 from django.conf import settings
 
-from batches.lines import FileError, Line, read_lines
 from batches.requests import LineError, LineRequest, LineRules, Offer, parse_request, read_custom_id
 from catalog.models import Price
 from catalog.selectors import current_prices, served_models, tuned_prices
 from catalog.tokens import token_counter
 from common.storage import open_blob
+from files.lines import FileError, Line, read_lines
 from tenants.models import ApiKey
 
 

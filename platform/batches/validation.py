@@ -20,7 +20,6 @@ from structlog.contextvars import bound_contextvars
 
 from batches.closing import close_failed, lock_controlled_batch, start_assembly
 from batches.funding import check_funds, fund_shards
-from batches.lines import FileError
 from batches.models import TERMINAL, Batch, Row, Shard
 from batches.prefixes import execution_order
 from batches.requests import LineError, LineRequest
@@ -28,13 +27,13 @@ from batches.results import error_line
 from batches.rows import insert_rows, row_record
 from batches.scan import Found, line_rules, scan
 from batches.selectors import get_controlled_batch
-from batches.spool import open_spool
 from catalog.models import Price
 from catalog.publishing import hold_ready
 from catalog.selectors import ServedModel, limits_of
 from common.errors import HoneError
 from common.ids import uuid7
-from common.storage import IncomingBlob
+from common.storage import IncomingBlob, open_spool
+from files.lines import FileError
 from fleet.heartbeat import Heartbeat, WorkCancelledError
 from fleet.models import Lease
 from fleet.selectors import node_tokens_per_second

@@ -12,9 +12,11 @@ from metering.selectors import BUCKET, FROM_EVENTS, GROUPS, UsageFilter, named_g
 
 COST_GROUPS = ("project_id", "user_id", "line_item", "api_key_id")
 
-# A line item is one kind of tokens of one model, online or in batches. Cost is linear in tokens (metering.cost_of),
-# so the items of an event add up to what it cost.
-_LINE_ITEM = "event.model || CASE WHEN event.job <> '' THEN ', batch' ELSE '' END || ', ' || item.name"
+# A line item is one kind of tokens of one model: online, in batches, or in training. Cost is linear in tokens
+# (metering.cost_of), so the items of an event add up to what it cost.
+_LINE_ITEM = """event.model
+    || CASE WHEN event.operation = 'training' THEN ', training' WHEN event.job <> '' THEN ', batch' ELSE '' END
+    || ', ' || item.name"""
 _ITEMS = f"""
 FROM (SELECT event.*, key.created_by_id {FROM_EVENTS}) event
 JOIN catalog_price price ON price.id = event.price_id

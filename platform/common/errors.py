@@ -89,6 +89,54 @@ ROW_CODES: dict[str, ErrorKind] = {
     "worker_failure": ErrorKind(500, SERVER, "The row could not be run, in several tries."),
     "batch_failed": ErrorKind(500, SERVER, "Validation, or writing the files, failed several times."),
 }
+JOB_CODES: dict[str, ErrorKind] = {
+    "invalid_training_data": ErrorKind(400, INVALID, "The training file holds rows that cannot be trained on."),
+    "training_failed": ErrorKind(500, SERVER, "The training could not be brought to its end; the message says why."),
+    "job_failed": ErrorKind(500, SERVER, "Preparing the data or publishing the model failed several times."),
+}
+DATA_CODES: dict[str, ErrorKind] = {
+    "invalid_header": ErrorKind(400, INVALID, "The table's first line does not name its columns."),
+    "mapping_required": ErrorKind(400, INVALID, "Nothing says what the table's columns are."),
+    "missing_column": ErrorKind(400, INVALID, "A column that the recipe or mapping names is not there."),
+    "nothing_to_train": ErrorKind(400, INVALID, "No row is left to train on."),
+    "invalid_row": ErrorKind(400, INVALID, "The line is JSON, but no object that can be read."),
+    "invalid_csv_row": ErrorKind(400, INVALID, "The row is not valid CSV, mostly for a quote that is not closed."),
+    "wrong_column_count": ErrorKind(400, INVALID, "The row has more or fewer cells than there are columns."),
+    "unknown_row_format": ErrorKind(400, INVALID, "The row is neither chat, nor completion, nor preference."),
+    "mixed_formats": ErrorKind(400, INVALID, "The row has another format than those before it."),
+    "method_mismatch": ErrorKind(400, INVALID, "The method cannot learn from rows of this format."),
+    "unknown_field": ErrorKind(400, INVALID, "The row or message has a member that is not known."),
+    "empty_messages": ErrorKind(400, INVALID, "The conversation has no message."),
+    "invalid_message": ErrorKind(400, INVALID, "The message is no object."),
+    "invalid_role": ErrorKind(400, INVALID, "The message has no role, or one that is not known."),
+    "system_not_first": ErrorKind(400, INVALID, "Instructions stand in the middle of the conversation."),
+    "missing_content": ErrorKind(400, INVALID, "The message has no content."),
+    "empty_content": ErrorKind(400, INVALID, "A text that is learnt, or asked, is empty."),
+    "unsupported_content": ErrorKind(400, INVALID, "A part of the content is not text."),
+    "invalid_characters": ErrorKind(400, INVALID, "A text holds a NUL character."),
+    "no_assistant_message": ErrorKind(400, INVALID, "The conversation has no answer to learn."),
+    "last_not_assistant": ErrorKind(400, INVALID, "The last message is not the assistant's."),
+    "last_not_user": ErrorKind(400, INVALID, "A preference's input does not end with a question."),
+    "invalid_weight": ErrorKind(400, INVALID, "The weight is not from 0 to 1, or not an answer's."),
+    "nothing_trained": ErrorKind(400, INVALID, "All answers of the row have the weight 0."),
+    "invalid_output": ErrorKind(400, INVALID, "A preference's output is not one message."),
+    "identical_outputs": ErrorKind(400, INVALID, "Both outputs of a preference are the same."),
+    "invalid_tools": ErrorKind(400, INVALID, "The tools of the row are not functions with names."),
+    "invalid_tool_call": ErrorKind(400, INVALID, "A tool call has no id, or no function with a name."),
+    "invalid_tool_arguments": ErrorKind(400, INVALID, "A tool call's arguments are not a JSON object as text."),
+    "unknown_tool": ErrorKind(400, INVALID, "A tool call names a tool that the row does not list."),
+    "unmatched_tool_call": ErrorKind(400, INVALID, "A tool's answer belongs to no call before it."),
+    "deprecated_functions": ErrorKind(400, INVALID, "Functions are written as tools."),
+    "unknown_label": ErrorKind(400, INVALID, "The answer is none of the recipe's or mapping's labels."),
+    "too_many_labels": ErrorKind(400, INVALID, "There are too many different answers for a classification."),
+    "invalid_json_answer": ErrorKind(400, INVALID, "The answer should be a JSON object, and is not."),
+    "schema_mismatch": ErrorKind(400, INVALID, "The answer does not fit the JSON schema."),
+    "template_refused": ErrorKind(400, INVALID, "The model's chat template refuses the conversation."),
+    "template_unsupported": ErrorKind(
+        400, INVALID, "The model's chat template writes the answer otherwise than it is asked for."
+    ),
+    "tools_not_supported": ErrorKind(400, INVALID, "The model's chat template has no place for tools."),
+}
 WORKER_CODES: dict[str, ErrorKind] = {
     "invalid_worker_token": ErrorKind(401, INVALID, "Unknown or revoked worker token."),
     "protocol_unsupported": ErrorKind(426, INVALID, "The node speaks a protocol version that is no longer served."),
@@ -96,8 +144,11 @@ WORKER_CODES: dict[str, ErrorKind] = {
     "lease_lost": ErrorKind(409, INVALID, "The lease has ended or moved on; nothing was changed."),
     "segment_conflict": ErrorKind(409, INVALID, "This segment number holds other bytes, or a row already finished."),
     "rows_missing": ErrorKind(409, INVALID, "The lease cannot complete: rows have no result yet."),
+    "events_out_of_order": ErrorKind(409, INVALID, "Events of the trainer are missing before these."),
+    "artifacts_missing": ErrorKind(409, INVALID, "What the trainer has reported has not been put yet."),
+    "artifact_conflict": ErrorKind(409, INVALID, "Other bytes stand there, of a checkpoint that has been reported."),
 }
-CODES = REQUEST_CODES | ROW_CODES | WORKER_CODES
+CODES = REQUEST_CODES | ROW_CODES | DATA_CODES | JOB_CODES | WORKER_CODES
 
 
 class HoneError(Exception):

@@ -31,6 +31,16 @@ def choices(query: QueryDict, name: str, allowed: tuple[str, ...]) -> list[str]:
     return values
 
 
+def pairs(query: QueryDict, name: str) -> dict[str, str] | None:
+    """The pairs of a mapping, ``name[key]=text``; empty when it is not given, None when nothing can have them."""
+    found = {
+        key.removeprefix(f"{name}[").removesuffix("]"): str(text)
+        for key, text in query.items()
+        if key.startswith(f"{name}[") and key.endswith("]")
+    }
+    return None if any("\0" in text for text in (*found, *found.values())) else found
+
+
 def flag(query: QueryDict, name: str) -> bool | None:
     """``true`` or ``false``; None when it is not given."""
     text = query.get(name)

@@ -86,6 +86,18 @@ class IncomingBlob:
         self.keep(key)
         return key
 
+    def keep_addressed(self, folder: str) -> str:
+        """Move the bytes to the key in ``folder`` that their digest gives them; returns it. Safe to repeat."""
+        key = f"{folder}/{self.sha256}"
+        with storage_errors():
+            if default_storage.exists(key):
+                return key
+            self._file.flush()
+            saved = default_storage.save(key, _MovableFile(self._file))
+            if saved != key:  # somebody was faster, with the same bytes
+                default_storage.delete(saved)
+        return key
+
     def __enter__(self) -> Self:
         return self
 
@@ -118,12 +130,9 @@ class _MovableFile(File):  # type: ignore[type-arg]  # not generic at run time
 
 def save_addressed(folder: str, data: bytes) -> str:
     """Store a small blob of the installation's own under its digest; returns the key. Safe to repeat."""
-    key = f"{folder}/{hashlib.sha256(data).hexdigest()}"
-    with IncomingBlob() as blob, storage_errors():
-        if not default_storage.exists(key):
-            blob.write(data)
-            blob.keep(key)
-    return key
+    with IncomingBlob() as blob:
+        blob.write(data)
+        return blob.keep_addressed(folder)
 
 
 def save_new(organization_id: UUID, kind: str, data: bytes) -> str:
@@ -131,6 +140,16 @@ def save_new(organization_id: UUID, kind: str, data: bytes) -> str:
     with IncomingBlob() as blob:
         blob.write(data)
         return blob.keep_new(organization_id, kind)
+
+
+@contextmanager
+def open_spool() -> Iterator[IO[bytes]]:
+    """A scratch file on local disk, gone with the context, and with the process if that is killed."""
+    folder = _incoming_folder()
+    with storage_errors():
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=folder) as spool:
+            yield spool
 
 
 @contextmanager

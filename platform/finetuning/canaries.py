@@ -11,7 +11,9 @@ from django.utils import timezone
 
 from catalog.models import FineTunedModel
 from catalog.publishing import adapter_ref, mark_ready, mark_refused
+from finetuning.closing import fail_after_trial
 from finetuning.models import Canary
+from finetuning.stages import go_on_after_trial
 from fleet.handlers import LeaseHandler
 from fleet.models import Lease
 from fleet.services import create_lease
@@ -53,10 +55,13 @@ class CanaryHandler(LeaseHandler):
     def completed(self, lease: Lease) -> None:
         """It answers differently from the base, and the base as ever."""
         mark_ready(model=_model_of(lease), evidence={"canary": "passed"})
+        go_on_after_trial(lease=lease)
 
     def exhausted(self, lease: Lease, *, code: str, message: str) -> None:
         """It does not, or no node could find out."""
-        mark_refused(model=_model_of(lease), reason=message if code == "canary_refused" else f"{code}: {message}")
+        reason = message if code == "canary_refused" else f"{code}: {message}"
+        mark_refused(model=_model_of(lease), reason=reason)
+        fail_after_trial(lease=lease, message=reason)
 
 
 def _model_of(lease: Lease) -> FineTunedModel:

@@ -1,6 +1,22 @@
 """Routes below ``/v1`` and, for nodes, below ``/internal/v1``."""
 
-from django.urls import URLPattern
+from django.urls import path
 
-urlpatterns: list[URLPattern] = []
-internal_urlpatterns: list[URLPattern] = []
+from finetuning import api
+from finetuning.worker_api import ArtifactView, EventsView, InputView
+
+urlpatterns = [
+    path("fine_tuning/jobs", api.JobListView.as_view()),
+    path("fine_tuning/jobs/<str:job_id>", api.JobView.as_view()),
+    path("fine_tuning/jobs/<str:job_id>/cancel", api.JobCancelView.as_view()),
+    path("fine_tuning/jobs/<str:job_id>/pause", api.JobPauseView.as_view()),
+    path("fine_tuning/jobs/<str:job_id>/resume", api.JobResumeView.as_view()),
+    path("fine_tuning/jobs/<str:job_id>/events", api.JobEventListView.as_view()),
+    path("fine_tuning/jobs/<str:job_id>/checkpoints", api.JobCheckpointListView.as_view()),
+    path("fine_tuning/jobs/<str:job_id>/logs", api.JobLogsView.as_view()),
+]
+internal_urlpatterns = [
+    path("leases/<str:lease_id>/inputs/<path:name>", InputView.as_view()),
+    path("leases/<str:lease_id>/artifacts/<path:path>", ArtifactView.as_view()),
+    path("leases/<str:lease_id>/events", EventsView.as_view()),
+]

@@ -143,8 +143,8 @@ class NodeLeasesView(NodeAPIView):
         """Grant one lease, or 204."""
         wanted = message(protocol.LeaseRequest, request)
         self.check_incarnation(wanted.incarnation)
-        ready = {report["name"] for report in self.node.model_reports if report["state"] == protocol.ModelState.READY}
-        models = [model for model in wanted.models if model in ready]
+        offered = _offered_models(self.node, wanted.kinds)
+        models = [model for model in wanted.models if model in offered]
         others = [from_wire(Organization.ID_PREFIX, wire_id) for wire_id in wanted.except_organizations]
         lease = None
         if models and not self.node.is_draining:
@@ -157,7 +157,9 @@ class NodeLeasesView(NodeAPIView):
         if lease is None:
             return Response(status=204)
         with tenant_scope(lease.organization_id):
-            work = handler_of(lease).describe(lease)
+            handler = handler_of(lease)
+            handler.claimed(lease)
+            work = handler.describe(lease)
         grant = protocol.LeaseGrant(
             id=lease.wire_id,
             token=_lease_token(lease, self.token),
@@ -237,6 +239,13 @@ def message(kind: type[Message], request: Request) -> Message:
         return protocol.decode(kind, request.data)
     except protocol.MessageError as error:
         raise HoneError("invalid_request", str(error)) from error
+
+
+def _offered_models(node: Node, kinds: list[protocol.LeaseKind]) -> set[str]:
+    """Models for which the node can do work of these kinds: a training needs no engine, everything else does."""
+    if kinds == [protocol.LeaseKind.TRAINING]:
+        return {report["name"] for report in node.model_reports if report.get("trains")}
+    return {report["name"] for report in node.model_reports if report["state"] == protocol.ModelState.READY}
 
 
 def _lease_token(lease: Lease, token: WorkerToken) -> str:

@@ -1,8 +1,8 @@
 """The claim: one statement that picks fairly, locks without waiting and moves the epoch on.
 
-Fairness (ARCHITECTURE 5): the organisation with the least running work per weight, in estimated tokens, then
-the earliest deadline. Organisations that wait are found by walking the index from one to the next, so the cost
-does not grow with the number of waiting leases.
+Fairness (ARCHITECTURE 5): the organisation with the least running work of the same kinds per weight, in estimated
+tokens, then the earliest deadline. Organisations that wait are found by walking the index from one to the next, so the
+cost does not grow with the number of waiting leases.
 """
 
 from collections.abc import Sequence
@@ -13,32 +13,34 @@ from django.conf import settings
 from fleet.models import Lease
 
 _CLAIM = """
-WITH RECURSIVE waiting (model, organization_id) AS (
-    SELECT wanted.model, (
+WITH RECURSIVE waiting (model, kind, organization_id) AS (
+    SELECT wanted.model, sort.kind, (
         SELECT organization_id FROM fleet_lease
-        WHERE state = 'waiting' AND model = wanted.model ORDER BY organization_id LIMIT 1
+        WHERE state = 'waiting' AND model = wanted.model AND kind = sort.kind ORDER BY organization_id LIMIT 1
     )
-    FROM unnest(%(models)s::text[]) AS wanted (model)
+    FROM unnest(%(models)s::text[]) AS wanted (model) CROSS JOIN unnest(%(kinds)s::text[]) AS sort (kind)
     UNION ALL
-    SELECT waiting.model, (
+    SELECT waiting.model, waiting.kind, (
         SELECT organization_id FROM fleet_lease
-        WHERE state = 'waiting' AND model = waiting.model AND organization_id > waiting.organization_id
+        WHERE state = 'waiting' AND model = waiting.model AND kind = waiting.kind
+            AND organization_id > waiting.organization_id
         ORDER BY organization_id LIMIT 1
     )
     FROM waiting WHERE waiting.organization_id IS NOT NULL
 ),
 running AS (
     SELECT organization_id, sum(estimated_tokens) AS tokens
-    FROM fleet_lease WHERE state = 'leased' GROUP BY organization_id
+    FROM fleet_lease WHERE state = 'leased' AND kind = ANY (%(kinds)s::text[]) GROUP BY organization_id
 ),
 queue AS (
-    SELECT waiting.model, waiting.organization_id
+    SELECT waiting.model, waiting.kind, waiting.organization_id
     FROM waiting
     JOIN tenants_organization organization ON organization.id = waiting.organization_id
     LEFT JOIN running ON running.organization_id = waiting.organization_id
     CROSS JOIN LATERAL (
         SELECT deadline_at FROM fleet_lease
-        WHERE state = 'waiting' AND model = waiting.model AND organization_id = waiting.organization_id
+        WHERE state = 'waiting' AND model = waiting.model AND kind = waiting.kind
+            AND organization_id = waiting.organization_id
         ORDER BY deadline_at, id LIMIT 1
     ) head
     WHERE organization.status = 'active' AND waiting.organization_id <> ALL (%(without)s::uuid[])
@@ -48,8 +50,8 @@ picked AS (
     -- In the queue's order: a lateral query with a limit can only be a loop over it. One row is locked, no more.
     SELECT lease.id FROM queue CROSS JOIN LATERAL (
         SELECT id FROM fleet_lease
-        WHERE state = 'waiting' AND model = queue.model AND organization_id = queue.organization_id
-            AND kind = ANY (%(kinds)s::text[]) AND not_before <= now()
+        WHERE state = 'waiting' AND model = queue.model AND kind = queue.kind
+            AND organization_id = queue.organization_id AND not_before <= now()
         ORDER BY deadline_at, id LIMIT 1
         FOR UPDATE SKIP LOCKED
     ) lease

@@ -15,6 +15,9 @@ class LeaseHandler:
 
     kind: ClassVar[str]
 
+    def claimed(self, lease: Lease) -> None:
+        """A node has claimed the lease a moment ago: here alone it is not locked yet."""
+
     def describe(self, lease: Lease) -> dict[str, Any]:
         """What the holder needs to know to do the work (``LeaseGrant.work``)."""
         return {}
@@ -25,6 +28,9 @@ class LeaseHandler:
 
     def completed(self, lease: Lease) -> None:
         """The holder says that it is done; raise to refuse."""
+
+    def released(self, lease: Lease) -> None:
+        """The holder has let go of the lease or was lost: it waits for another, or pauses."""
 
     def exhausted(self, lease: Lease, *, code: str, message: str) -> None:
         """Nothing more will be tried: record the failure where customers see it."""

@@ -93,11 +93,12 @@ class Lease(WireModel, TenantModel):
             ),
         ]
         indexes: ClassVar = [
-            # The claim walks this one: organisations that wait for a model, then their earliest deadline.
+            # The claim walks this one: organisations with work of a kind that waits for a model, then their earliest
+            # deadline.
             models.Index(
-                fields=["model", "organization", "deadline_at", "id"],
+                fields=["model", "kind", "organization", "deadline_at", "id"],
                 condition=models.Q(state="waiting"),
-                name="lease_waiting",
+                name="lease_waiting_by_kind",
             ),
             models.Index(fields=["leased_until"], condition=models.Q(state="leased"), name="lease_leased"),
         ]

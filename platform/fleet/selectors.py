@@ -1,10 +1,11 @@
 """Reads about nodes and waiting work."""
 
+from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
 from django.db import connections
-from django.db.models import DurationField, ExpressionWrapper, F
+from django.db.models import DurationField, ExpressionWrapper, F, Sum
 from django.db.models.functions import Now
 
 from common.database import SYSTEM
@@ -91,7 +92,42 @@ def ready_models() -> set[str]:
     }
 
 
-def waiting_organizations(*, models: set[str], besides: UUID) -> int:
-    """How many other organisations have work waiting for these models. Crosses tenants, and tells but a number."""
-    waiting = Lease.all_tenants.filter(state=Lease.State.WAITING, model__in=models).exclude(organization_id=besides)
-    return waiting.values("organization_id").distinct().count()
+def waiting_organizations(*, kind: str, models: set[str], besides: UUID) -> int:
+    """How many other organisations have work of this kind waiting for these models.
+
+    Crosses tenants, and tells but a number.
+    """
+    waiting = Lease.all_tenants.filter(state=Lease.State.WAITING, kind=kind, model__in=models)
+    return waiting.exclude(organization_id=besides).values("organization_id").distinct().count()
+
+
+def open_tokens(*, kind: str, model: str, besides: UUID) -> int:
+    """Estimated tokens of other organisations' work of this kind for the model, which waits or runs.
+
+    Crosses tenants, and tells but a number.
+    """
+    states = (Lease.State.WAITING, Lease.State.LEASED)
+    leases = Lease.all_tenants.filter(kind=kind, model=model, state__in=states).exclude(organization_id=besides)
+    tokens: int = leases.aggregate(tokens=Sum("estimated_tokens", default=0))["tokens"]
+    return tokens
+
+
+@dataclass(frozen=True)
+class TrainingPlaces:
+    """What the nodes that are up and take new work can do for trainings of one model."""
+
+    nodes: int
+    tokens_per_second: float
+    """Of the fastest; 0 while none knows."""
+
+
+def training_places(*, model: str) -> TrainingPlaces:
+    """Of the nodes that train this model."""
+    up = timedelta(seconds=NODE_UP_SECONDS)
+    paces = [
+        float(report.get("training_tokens_per_second", 0))
+        for node in Node.objects.using(SYSTEM).filter(last_seen_at__gt=Now() - up, is_draining=False)
+        for report in node.model_reports
+        if report["name"] == model and report.get("trains")
+    ]
+    return TrainingPlaces(nodes=len(paces), tokens_per_second=max(paces, default=0.0))

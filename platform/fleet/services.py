@@ -206,6 +206,7 @@ def _release(lease: Lease, code: str, message: str, *, retryable: bool = True) -
     if lease.pause_requested_at is not None:
         lease.pause_requested_at = None
         _end(lease, Lease.State.PAUSED)
+        handler.released(lease)
         return
     if not lease.has_progressed and code != "paused":  # resumed before the holder had let go: no failure
         lease.attempts += 1
@@ -216,6 +217,7 @@ def _release(lease: Lease, code: str, message: str, *, retryable: bool = True) -
         return
     lease.not_before = Now() + timedelta(seconds=min(MAX_BACK_OFF_SECONDS, 2**lease.attempts - 1))
     _end(lease, Lease.State.WAITING)
+    handler.released(lease)
     ring_after_commit(model=lease.model)
     logger.info("lease released", lease=lease.wire_id, kind=lease.kind, code=code, attempts=lease.attempts)
 

@@ -14,10 +14,11 @@ class UsageEvent(TenantModel):
     """Quantities, the price version that was in force, and the resulting cost in nano-USD."""
 
     class Operation(models.TextChoices):
-        """What was done; OpenAI's usage API has a route for each."""
+        """What was done; OpenAI's usage API has a route for each but training, which is in the costs alone."""
 
         COMPLETIONS = "completions"
         EMBEDDINGS = "embeddings"
+        TRAINING = "training"
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     project = tenant_key(Project)
@@ -25,7 +26,7 @@ class UsageEvent(TenantModel):
     source = models.CharField(max_length=80, unique=True)
     """Natural key of what was counted, so that a repeat cannot count twice."""
     job = models.CharField(max_length=80, blank=True)
-    """Wire id of the batch."""
+    """Wire id of the batch, or of the fine-tuning job."""
     operation = models.CharField(max_length=16, choices=Operation, db_default=Operation.COMPLETIONS)
     model = models.CharField(max_length=200)
     price = models.ForeignKey(Price, on_delete=models.PROTECT, related_name="+")

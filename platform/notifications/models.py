@@ -15,12 +15,15 @@ from tenants.models import Project, TenantModel, WireModel, tenant_key
 
 
 class EventType(models.TextChoices):
-    """What can be subscribed to, by OpenAI's names. ``data.id`` of an event is the id of the batch."""
+    """What can be subscribed to, by OpenAI's names. ``data.id`` of an event is the id of the batch or job."""
 
     BATCH_COMPLETED = "batch.completed"
     BATCH_FAILED = "batch.failed"
     BATCH_EXPIRED = "batch.expired"
     BATCH_CANCELLED = "batch.cancelled"
+    FINE_TUNING_JOB_SUCCEEDED = "fine_tuning.job.succeeded"
+    FINE_TUNING_JOB_FAILED = "fine_tuning.job.failed"
+    FINE_TUNING_JOB_CANCELLED = "fine_tuning.job.cancelled"
 
 
 class Failure(models.TextChoices):

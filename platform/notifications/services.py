@@ -29,8 +29,8 @@ from tenants.services import record
 
 SEND_TASK = "notifications.tasks.send_due"
 OVERLAP = timedelta(hours=24)
-SAMPLE_OBJECT = f"batch_{'0' * 32}"
-"""What the event of a test is about: an id like any other, of nothing."""
+SAMPLE_OBJECTS = {"batch": f"batch_{'0' * 32}", "fine_tuning": f"ftjob-{'0' * 32}"}
+"""What the event of a test is about, by the beginning of its type: an id like any other, of nothing."""
 
 # A test occupies a thread of the web server for as long as the other side likes, up to the time-out.
 _tests = BoundedSemaphore(4)
@@ -203,7 +203,7 @@ def send_test(*, project: Project, wire_id: str, event_type: str) -> int:
             ),
             event_id=to_wire(Event.ID_PREFIX, uuid7()),
             event_type=event_type,
-            object_id=SAMPLE_OBJECT,
+            object_id=SAMPLE_OBJECTS[event_type.partition(".")[0]],
             created_at=now,
             sent_at=now,
         )

@@ -19,6 +19,9 @@ INTERNAL_ROUTES = {
     "internal/v1/leases/<str:lease_id>/input",
     "internal/v1/leases/<str:lease_id>/adapter/<str:name>",
     "internal/v1/leases/<str:lease_id>/segments/<int:number>",
+    "internal/v1/leases/<str:lease_id>/inputs/<path:name>",
+    "internal/v1/leases/<str:lease_id>/artifacts/<path:path>",
+    "internal/v1/leases/<str:lease_id>/events",
 }
 """For worker nodes: a worker token opens them, and they belong to no tenant."""
 PEOPLE_ROUTES = {

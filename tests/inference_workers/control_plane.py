@@ -89,12 +89,16 @@ class FakeControlPlane:
         app.router.add_put(f"{root}/leases/{{id}}/segments/{{n}}", self._segment)
         app.router.add_post(f"{root}/leases/{{id}}/complete", self._complete)
         app.router.add_post(f"{root}/leases/{{id}}/fail", self._fail)
+        self.add_routes(app.router, root)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self._port)
         await site.start()
         self._port = self._runner.addresses[0][1]
         self.url = f"http://127.0.0.1:{self._port}"
+
+    def add_routes(self, router: web.UrlDispatcher, root: str) -> None:
+        """What a derived control plane answers besides."""
 
     async def stop(self) -> None:
         """Also used to be away for a while: :meth:`start` comes back on the same port."""
@@ -124,6 +128,7 @@ class FakeControlPlane:
         route = parts[-2] if parts[-2] == "segments" else parts[-1]
         self.calls.append((route, request.path))
         if self.down:
+            self._changed.set()
             return web.Response(status=503)
         if request.headers.get("Authorization") != f"Bearer {self.token}":
             return _error(401, "unauthorized")

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from inference_workers.config import ConfigError, ModelConfig, load_config
+from inference_workers.config import ConfigError, ModelConfig, TrainingConfig, load_config
 from inference_workers.engine_command import VLLM, batch_members, engine_command, engine_environment
+from inference_workers.training_run import trainer_command, trainer_environment
 
 MODEL = """
 [node]
@@ -181,3 +182,55 @@ def test_the_engine_gets_its_key_but_none_of_the_agents_secrets(tmp_path: Path) 
     assert not [name for name in environment if name.startswith("HONE_")]
     assert (environment["OMP_NUM_THREADS"], environment["PATH"], environment["HF_HUB_OFFLINE"]) == ("2", "/bin", "1")
     assert environment["VLLM_CPU_KVCACHE_SPACE"] == "8"
+
+
+def test_a_node_without_the_table_trains_nothing(tmp_path: Path) -> None:
+    assert load_config(write(tmp_path, MODEL), {}).training is None
+
+
+def test_training_is_read(tmp_path: Path) -> None:
+    text = MODEL + (
+        '[training]\ndevice = "cuda"\nmodels = ["smol"]\nmax_concurrent = 2\nthreads = 4\nstop_seconds = 30\n'
+        'launcher = ["accelerate", "launch"]\n[training.environment]\nCUDA_VISIBLE_DEVICES = 1\n'
+    )
+    training = load_config(write(tmp_path, text), {}).training
+    assert training == TrainingConfig(
+        device="cuda",
+        models=("smol",),
+        max_concurrent=2,
+        threads=4,
+        launcher=("accelerate", "launch"),
+        stop_seconds=30,
+        environment={"CUDA_VISIBLE_DEVICES": "1"},
+    )
+    command = trainer_command(training, Path("/run/t1"))
+    assert command == ["accelerate", "launch", "-m", "inference_workers.training", "/run/t1"]
+    environment = trainer_environment(training, {"PATH": "/bin", "HONE_WORKER_TOKEN": "secret", "OMP_NUM_THREADS": "1"})
+    assert environment == {
+        "PATH": "/bin",
+        "OMP_NUM_THREADS": "4",
+        "CUDA_VISIBLE_DEVICES": "1",
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def test_training_has_defaults(tmp_path: Path) -> None:
+    training = load_config(write(tmp_path, MODEL + '[training]\ndevice = "cpu"\n'), {}).training
+    assert training == TrainingConfig(device="cpu", models=("smol",))
+    assert trainer_command(training, Path("/run/t1"))[1:] == ["-m", "inference_workers.training", "/run/t1"]
+
+
+@pytest.mark.parametrize(
+    ("table", "complaint"),
+    [
+        ("", r"training\.device is missing"),
+        ('device = "cpu"\nmodels = ["other"]', "'other' is none of this file's models: smol"),
+        ('device = "cpu"\nmax_concurrent = 0', "must be at least 1"),
+        ('device = "cpu"\nlauncher = "accelerate"', "must be an array"),
+        ('device = "cpu"\nthread = 2', r"training\.thread is not a known key"),
+    ],
+)
+def test_training_that_makes_no_sense_is_refused(tmp_path: Path, table: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        load_config(write(tmp_path, f"{MODEL}[training]\n{table}\n"), {})

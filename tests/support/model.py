@@ -5,7 +5,7 @@ import struct
 from collections.abc import Sequence
 from pathlib import Path
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from catalog.models import COMPLETION_WINDOWS, BaseModel
 from catalog.services import TokenPrice, TunedPrices, register_model
@@ -13,6 +13,7 @@ from tests.support.cast import MODEL
 
 ONLINE = TokenPrice(input_nanos=100, cached_input_nanos=50, output_nanos=200)
 BATCH = TokenPrice(input_nanos=50, cached_input_nanos=25, output_nanos=100)
+TRAINING = TokenPrice(input_nanos=400, cached_input_nanos=400, output_nanos=0)
 MODULES = {
     f"model.layers.{layer}.{name}": shape
     for layer in range(2)
@@ -21,13 +22,22 @@ MODULES = {
 """Linear modules, with output and input size."""
 CHAT_TEMPLATE = "{% for message in messages %}<{{ message.role }}>{{ message.content }}\n{% endfor %}<assistant>"
 
+CHATML = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nBe helpful.<|im_end|>\n' }}{% endif %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+"""As the models of the SmolLM family have it, with tokens of its own around each turn."""
 
-def byte_tokenizer() -> Tokenizer:
-    """One token per byte."""
+
+def byte_tokenizer(*specials: str) -> Tokenizer:
+    """One token per byte, and one for each special."""
     vocabulary = {character: index for index, character in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(text, special=True) for text in specials])
     return tokenizer
 
 
@@ -48,11 +58,17 @@ def add_model(
     context_length: int = 4_096,
     batch: TokenPrice = BATCH,
     windows: Sequence[str] = COMPLETION_WINDOWS,
+    training: TokenPrice | None = None,
+    chat_template: str = CHAT_TEMPLATE,
+    specials: Sequence[str] = (),
     tuned: TunedPrices | None = None,
 ) -> BaseModel:
-    """Write a prepared model's folder (without weights, which the control plane never reads) and register it."""
+    """Write a prepared model's folder (without weights, which the control plane never reads) and register it.
+
+    The last of the ``specials`` ends a text.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    _write_tokenizer(folder)
+    _write_tokenizer(folder, chat_template, specials)
     manifest = {
         "name": name,
         "source": "package:made-for-tests==1",
@@ -64,9 +80,24 @@ def add_model(
         "files": {},
     }
     (folder / "hone-model.json").write_text(json.dumps(manifest))
-    return register_model(directory=folder, online=ONLINE, batch=dict.fromkeys(windows, batch), tuned=tuned)
+    return register_model(
+        directory=folder, online=ONLINE, batch=dict.fromkeys(windows, batch), training=training, tuned=tuned
+    )
 
 
-def _write_tokenizer(folder: Path) -> None:
-    byte_tokenizer().save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": CHAT_TEMPLATE, "eos_token": "</s>"}))
+def add_chat_model(folder: Path, *, name: str = MODEL, context_length: int = 4_096) -> BaseModel:
+    """A model that can be fine-tuned: :data:`CHATML`, tokens of its own around turns, a price of training."""
+    return add_model(
+        folder,
+        name=name,
+        context_length=context_length,
+        training=TRAINING,
+        chat_template=CHATML,
+        specials=("<|im_start|>", "<|im_end|>"),
+    )
+
+
+def _write_tokenizer(folder: Path, chat_template: str = CHAT_TEMPLATE, specials: Sequence[str] = ()) -> None:
+    byte_tokenizer(*specials).save(str(folder / "tokenizer.json"))
+    config = {"chat_template": chat_template, "eos_token": specials[-1] if specials else "</s>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))

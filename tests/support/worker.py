@@ -1,5 +1,6 @@
 """A worker node as a test drives it: through the internal API, one step at a time."""
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
@@ -10,7 +11,7 @@ from django.test import Client
 from fleet.selectors import has_control_work
 from fleet.services import create_worker_token
 from fleet.tasks import run_control_work
-from inference_workers.protocol import LEASE_HEADER, PROTOCOL_VERSION
+from inference_workers.protocol import DIGEST_HEADER, LEASE_HEADER, PROTOCOL_VERSION
 from tests.support.cast import MODEL
 
 
@@ -52,6 +53,26 @@ class Grant:
         assert answer.status_code == 200, answer.content
         action: str = answer.json()["leases"][self.id]
         return action
+
+    def report(self, *events: dict[str, Any]) -> Any:
+        """Send events of a trainer."""
+        return self.worker.call("POST", f"leases/{self.id}/events", {"events": events}, lease=self)
+
+    def upload(self, path: str, content: bytes, *, sha256: str | None = None) -> Any:
+        """Put an artefact."""
+        digest = hashlib.sha256(content).hexdigest() if sha256 is None else sha256
+        return self.worker.call(
+            "PUT",
+            f"leases/{self.id}/artifacts/{path}",
+            content,
+            lease=self,
+            content_type="application/octet-stream",
+            headers={DIGEST_HEADER: digest},
+        )
+
+    def download(self, path: str) -> Any:
+        """``inputs/{name}`` or ``artifacts/{path}``."""
+        return self.worker.call("GET", f"leases/{self.id}/{path}", lease=self)
 
     def complete(self) -> Any:
         """Say that it is done."""
@@ -103,9 +124,9 @@ class Worker:
         body = {"incarnation": self.incarnation, "kinds": kinds, "models": [model], **changes}
         return self.call("POST", f"nodes/{self.node_id}/leases", body)
 
-    def lease(self, *, model: str = MODEL) -> Grant:
+    def lease(self, *, model: str = MODEL, kind: str = "batch_shard") -> Grant:
         """Ask for work that must be there."""
-        answer = self.request_lease(model=model)
+        answer = self.request_lease(model=model, kinds=[kind])
         assert answer.status_code == 200, answer.content
         grant = answer.json()
         return Grant(self, grant["id"], grant["token"], grant["epoch"], grant["work"])
@@ -133,9 +154,10 @@ class Worker:
         *,
         lease: Grant | None = None,
         content_type: str = "application/json",
+        headers: dict[str, str] | None = None,
     ) -> Any:
         """One call of the internal API."""
-        headers = {"Authorization": f"Bearer {self.token}"}
+        headers = {"Authorization": f"Bearer {self.token}", **(headers or {})}
         if lease is not None:
             headers[LEASE_HEADER] = lease.token
         data = body if isinstance(body, bytes) else orjson.dumps(body)

@@ -237,6 +237,10 @@ BATCH_SHARD_TOKENS = env.int("HONE_BATCH_SHARD_TOKENS", default=8_192)  # while 
 BATCH_SHARD_MAX_ROWS = env.int("HONE_BATCH_SHARD_MAX_ROWS", default=256)
 BATCH_ROW_TIMEOUT_SECONDS = env.float("HONE_BATCH_ROW_TIMEOUT_SECONDS", default=600)
 BATCH_CANCEL_GRACE_SECONDS = env.float("HONE_BATCH_CANCEL_GRACE_SECONDS", default=10)
+ARTIFACT_MAX_BYTES = limit("HONE_ARTIFACT_MAX_BYTES", default=16 * 1024**3)
+"""Of one file that a node puts: the optimiser's state of a checkpoint is the largest."""
+EVALUATION_MAX_ROWS = limit("HONE_EVALUATION_MAX_ROWS", default=500)
+"""Held-out rows on which base and tuned model are compared."""
 NODE_HEARTBEAT_SECONDS = env.float("HONE_NODE_HEARTBEAT_SECONDS", default=1)
 NODE_POLL_SECONDS = env.float("HONE_NODE_POLL_SECONDS", default=2)
 LEASE_SECONDS = env.float("HONE_LEASE_SECONDS", default=15)

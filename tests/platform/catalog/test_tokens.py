@@ -31,7 +31,7 @@ def test_a_conversation_is_counted_with_its_template(database: None, tmp_path: P
     [
         ("{{ eos_token }}{{ messages[0].content }}", "</s>hi"),
         ("{% for m in messages %}{% if loop.first %}{% continue %}{% endif %}{% endfor %}x", "x"),
-        ("{{ messages | tojson }}", '[{"role":"user","content":"hi"}]'),
+        ("{{ messages | tojson }}", '[{"role": "user", "content": "hi"}]'),
         ("{% if tools %}tools{% endif %}", ""),
         ("{% if add_generation_prompt %}yes{% endif %}", "yes"),
     ],

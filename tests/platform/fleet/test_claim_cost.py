@@ -46,7 +46,7 @@ def long_queue(cast: Cast) -> None:
 def test_a_claim_from_a_long_queue_reads_a_few_index_pages_and_is_fair(long_queue: None) -> None:
     plan = explain()
     scans = [node for node in nodes_of(plan["Plan"]) if node.get("Relation Name") == "fleet_lease"]
-    waiting = [node for node in scans if node.get("Index Name") == "lease_waiting"]
+    waiting = [node for node in scans if node.get("Index Name") == "lease_waiting_by_kind"]
     assert {node["Node Type"] for node in scans} <= {
         "ModifyTable", "Index Scan", "Index Only Scan", "Bitmap Heap Scan", "Bitmap Index Scan"
     }  # fmt: skip

@@ -17,7 +17,8 @@ from tests.support.worker import Grant, Worker, run_control
 pytestmark = pytest.mark.usefixtures("cast")
 
 
-NOTHING_YET = {"in_flight": 0, "in_flight_limit": 0, "tokens_per_second": 0.0, "message": ""}
+NO_TRAINING = {"trains": False, "training_tokens_per_second": 0.0}
+NOTHING_YET = {"in_flight": 0, "in_flight_limit": 0, "tokens_per_second": 0.0, "message": "", **NO_TRAINING}
 
 
 def hello(**changes: Any) -> dict[str, Any]:
@@ -54,6 +55,7 @@ def test_a_report_is_kept_and_answered_with_orders() -> None:
             "in_flight_limit": 64,
             "tokens_per_second": 71.5,
             "message": "",
+            **NO_TRAINING,
         }
     ]
     assert query_owner("SELECT now() - last_seen_at < interval '1 minute' FROM fleet_node") == [(True,)]

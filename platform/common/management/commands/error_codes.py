@@ -4,7 +4,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from common.errors import REQUEST_CODES, ROW_CODES, WORKER_CODES, ErrorKind
+from common.errors import DATA_CODES, JOB_CODES, REQUEST_CODES, ROW_CODES, WORKER_CODES, ErrorKind
 
 _INTRODUCTION = """# Error codes
 
@@ -15,6 +15,8 @@ it. Quote the header `x-request-id` when you ask for help.
 _SECTIONS = {
     "Requests": REQUEST_CODES,
     "Rows of a batch: its `errors` and its error file, where codes of requests stand, too": ROW_CODES,
+    "Rows of training data: a file's report, where codes of batches' rows stand, too": DATA_CODES,
+    "Fine-tuning: the `error` of a job, where codes of requests stand, too": JOB_CODES,
     "Worker nodes: the internal API": WORKER_CODES,
 }
 

@@ -8,9 +8,8 @@ from tenants.rls import protect
 
 
 class Migration(migrations.Migration):
-    initial = True
-
     dependencies = [
+        ("finetuning", "0002_row_level_security"),
         ("catalog", "0005_fine_tuned_models"),
         ("fleet", "0003_paused_leases"),
         ("tenants", "0011_admin_scopes"),

@@ -6,18 +6,19 @@ from typing import IO, Any
 
 import orjson
 
-_BOM = b"\xef\xbb\xbf"
-_BLANK = b" \t\r\n" + _BOM
+BOM = b"\xef\xbb\xbf"
+_BLANK = b" \t\r\n" + BOM
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 
 
 class FileError(Exception):
-    """The file as a whole cannot be a batch."""
+    """The file as a whole cannot be read for its purpose."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, fix: str = "") -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+        self.fix = fix
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,17 @@ def read_lines(file: IO[bytes], *, max_bytes: int) -> Iterator[Line]:
 
 def parse_line(data: bytes) -> Any:
     """The JSON value of a line; ``orjson.JSONDecodeError`` also for bad UTF-8 and for nesting too deep."""
-    return orjson.loads(data.removeprefix(_BOM))
+    return orjson.loads(data.removeprefix(BOM))
+
+
+def check_encoding(data: bytes) -> None:
+    """Raise :class:`FileError` when a file that begins like this is UTF-16 or UTF-32."""
+    # Such files begin with an ASCII character, so a NUL beside it is the other half of a wider one.
+    if data.startswith(_UTF16_BOMS) or b"\0" in data[:4]:
+        raise FileError("invalid_encoding", "The file is not UTF-8 (it looks like UTF-16 or UTF-32); save it as UTF-8")
 
 
 def _check_start(data: bytes) -> None:
-    # JSON begins with an ASCII character, so a NUL beside it is the other half of a wider one.
-    if data.startswith(_UTF16_BOMS) or b"\0" in data[:4]:
-        raise FileError("invalid_encoding", "The file is not UTF-8 (it looks like UTF-16 or UTF-32); save it as UTF-8")
-    if data.removeprefix(_BOM).lstrip().startswith(b"["):
+    check_encoding(data)
+    if data.removeprefix(BOM).lstrip().startswith(b"["):
         raise FileError("invalid_jsonl", "The file is a JSON array; write one object per line instead (JSON Lines)")

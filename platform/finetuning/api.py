@@ -1,0 +1,195 @@
+"""``/v1/fine_tuning/jobs``."""
+
+from typing import Any, ClassVar
+
+from django.db.models import QuerySet
+from django.http import FileResponse, QueryDict
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from common import query as read
+from common.errors import HoneError
+from common.fields import CapSerializer, NoParametersSerializer
+from common.http import parsed
+from common.pagination import PageRequest, page_request, paginate
+from finetuning.closing import cancel_job
+from finetuning.models import Checkpoint, FineTuningJob, JobEvent
+from finetuning.progress import progress_of
+from finetuning.results import pack_logs
+from finetuning.selectors import (
+    filter_jobs,
+    get_job,
+    list_checkpoints,
+    list_events,
+    metrics_of,
+    number_of,
+    project_jobs,
+)
+from finetuning.services import NewJob, create_job, pause_job, resume_job
+from finetuning.wire import CreateJobSerializer, asked_method, render_checkpoint, render_event, render_job
+from tenants.access import TenantAPIView
+from tenants.scope import tenant_scope
+
+
+class JobAPIView(TenantAPIView):
+    """What the views of one job share."""
+
+    def answer(self, job: FineTuningJob) -> Response:
+        """The job object, as it is now."""
+        with tenant_scope(self.principal.organization_id):
+            return Response(show_job(get_job(project=self.project, wire_id=job.wire_id)))
+
+
+class JobListView(JobAPIView):
+    """Create a job; list the project's jobs."""
+
+    operations: ClassVar = {"POST": "fine_tuning.create", "GET": "fine_tuning.list"}
+
+    def post(self, request: Request) -> Response:
+        """Accept and queue."""
+        data = parsed(CreateJobSerializer, request)
+        method, hyperparameters = asked_method(data)
+        new = NewJob(
+            model=data["model"],
+            training_file=data["training_file"],
+            validation_file=data.get("validation_file"),
+            method=method,
+            hyperparameters=hyperparameters,
+            suffix=data.get("suffix") or "",
+            seed=data.get("seed"),
+            metadata=data.get("metadata") or {},
+            recipe=data.get("recipe") or "",
+            column_mapping=data.get("column_mapping"),
+            validation_fraction=data.get("validation_fraction") or 0,
+            promote_if=data.get("promote_if"),
+            alias=data.get("alias") or "",
+            max_cost_nanos=data.get("max_cost"),
+        )
+        asked = self.create_request(request.data)
+        return self.answer(create_job(project=self.project, key=self.principal.key, new=new, request=asked))
+
+    def get(self, request: Request) -> Response:
+        """One page, newest first; filters: ``status``, ``model``, ``metadata[key]``, ``metadata=null``."""
+        wanted = page_request(request.query_params.dict(), prefix=FineTuningJob.ID_PREFIX)
+        with tenant_scope(self.principal.organization_id):
+            page = paginate(_filtered(project_jobs(project=self.project), request.query_params), wanted)
+            return Response(page.render(show_job))
+
+
+class JobView(JobAPIView):
+    """One job."""
+
+    operations: ClassVar = {"GET": "fine_tuning.retrieve"}
+
+    def get(self, request: Request, job_id: str) -> Response:
+        """The job object."""
+        with tenant_scope(self.principal.organization_id):
+            return Response(show_job(get_job(project=self.project, wire_id=job_id)))
+
+
+class JobCancelView(JobAPIView):
+    """Cancel a job."""
+
+    operations: ClassVar = {"POST": "fine_tuning.cancel"}
+
+    def post(self, request: Request, job_id: str) -> Response:
+        """End it now."""
+        return self.answer(cancel_job(project=self.project, wire_id=job_id, actor=self.principal.actor))
+
+
+class JobPauseView(JobAPIView):
+    """Pause a job."""
+
+    operations: ClassVar = {"POST": "fine_tuning.pause"}
+
+    def post(self, request: Request, job_id: str) -> Response:
+        """Train no more until it is resumed."""
+        parsed(NoParametersSerializer, request)
+        return self.answer(pause_job(project=self.project, wire_id=job_id, actor=self.principal.actor))
+
+
+class JobResumeView(JobAPIView):
+    """Resume a job."""
+
+    operations: ClassVar = {"POST": "fine_tuning.resume"}
+
+    def post(self, request: Request, job_id: str) -> Response:
+        """Train on, perhaps with a higher ``max_cost``."""
+        cap = parsed(CapSerializer, request).get("max_cost")
+        job = resume_job(project=self.project, wire_id=job_id, actor=self.principal.actor, max_cost_nanos=cap)
+        return self.answer(job)
+
+
+class JobEventListView(TenantAPIView):
+    """What has happened to a job."""
+
+    operations: ClassVar = {"GET": "fine_tuning.list_events"}
+
+    def get(self, request: Request, job_id: str) -> Response:
+        """One page, newest first."""
+        query, page = request.query_params, _page(request.query_params)
+        with tenant_scope(self.principal.organization_id):
+            job = get_job(project=self.project, wire_id=job_id)
+            events = list_events(job=job, page=page, after=_number_after(query, job, JobEvent.ID_PREFIX))
+            points = metrics_of(job_id=job.id, steps=[event.step for event in events.items if event.step is not None])
+        return Response(events.render(lambda event: render_event(event, points)))
+
+
+class JobCheckpointListView(TenantAPIView):
+    """Checkpoints of a job that can be called."""
+
+    operations: ClassVar = {"GET": "fine_tuning.list_checkpoints"}
+
+    def get(self, request: Request, job_id: str) -> Response:
+        """One page, the latest first."""
+        query, page = request.query_params, _page(request.query_params)
+        with tenant_scope(self.principal.organization_id):
+            job = get_job(project=self.project, wire_id=job_id)
+            checkpoints = list_checkpoints(job=job, page=page, after=_number_after(query, job, Checkpoint.ID_PREFIX))
+        return Response(checkpoints.render(render_checkpoint))
+
+
+class JobLogsView(TenantAPIView):
+    """The TensorBoard logs of a job."""
+
+    operations: ClassVar = {"GET": "fine_tuning.logs"}
+
+    def get(self, request: Request, job_id: str) -> FileResponse:
+        """A zip file."""
+        logs = pack_logs(project=self.project, wire_id=job_id)
+        return FileResponse(
+            logs, as_attachment=True, filename=f"{job_id}-logs.zip", content_type="application/zip",
+            headers={"X-Content-Type-Options": "nosniff"},
+        )  # fmt: skip
+
+
+def show_job(job: FineTuningJob) -> dict[str, Any]:
+    """The wire object of a job. Call inside the scope."""
+    return render_job(job, progress_of(job=job))
+
+
+def _filtered(jobs: QuerySet[FineTuningJob], query: QueryDict) -> QuerySet[FineTuningJob]:
+    status, model = query.get("status"), query.get("model", "")
+    if status is not None and status not in FineTuningJob.Status.values:
+        known = ", ".join(FineTuningJob.Status.values)
+        raise HoneError("invalid_value", f"'status' must be one of {known}, not '{status}'", param="status")
+    metadata = read.pairs(query, "metadata")
+    if "\0" in model or metadata is None:
+        return jobs.none()
+    is_without = query.get("metadata") == "null"
+    return filter_jobs(jobs, status=status, model=model, metadata=None if is_without else metadata)
+
+
+def _number_after(query: QueryDict, job: FineTuningJob, prefix: str) -> int | None:
+    """Where the page of a job's events or checkpoints begins, whose ids are made of the job's."""
+    text = query.get("after")
+    if not text:
+        return None
+    after = number_of(prefix, job, text)
+    if after is None:
+        raise HoneError("invalid_value", f"'after' is not an id of this list: {text}", param="after")
+    return after
+
+
+def _page(query: QueryDict) -> PageRequest:
+    return page_request({name: str(text) for name, text in query.items() if name != "after"}, prefix="")
