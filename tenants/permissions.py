@@ -66,6 +66,8 @@ OPERATIONS: dict[str, Permission] = {
     "fine_tuning.list_events": Permission(PROJECT, "fine_tuning.read"),
     "fine_tuning.list_checkpoints": Permission(PROJECT, "fine_tuning.read"),
     "fine_tuning.logs": Permission(PROJECT, "fine_tuning.read"),
+    "fine_tuning.evaluation": Permission(PROJECT, "fine_tuning.read"),
+    "fine_tuning.evaluation_examples": Permission(PROJECT, "fine_tuning.read"),
     "webhooks.list_event_types": Permission(PROJECT, "webhooks.read"),
     "webhooks.create": Permission(PROJECT, "webhooks.write"),
     "webhooks.list": Permission(PROJECT, "webhooks.read"),

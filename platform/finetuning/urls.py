@@ -3,6 +3,7 @@
 from django.urls import path
 
 from finetuning import api
+from finetuning.evaluation_api import EvaluationView, ExampleListView
 from finetuning.worker_api import ArtifactView, EventsView, InputView
 
 urlpatterns = [
@@ -13,6 +14,8 @@ urlpatterns = [
     path("fine_tuning/jobs/<str:job_id>/resume", api.JobResumeView.as_view()),
     path("fine_tuning/jobs/<str:job_id>/events", api.JobEventListView.as_view()),
     path("fine_tuning/jobs/<str:job_id>/checkpoints", api.JobCheckpointListView.as_view()),
+    path("fine_tuning/jobs/<str:job_id>/evaluation", EvaluationView.as_view()),
+    path("fine_tuning/jobs/<str:job_id>/evaluation/examples", ExampleListView.as_view()),
     path("fine_tuning/jobs/<str:job_id>/logs", api.JobLogsView.as_view()),
 ]
 internal_urlpatterns = [

@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from inference_workers.evaluation import Answers, Question, questions_of
-from inference_workers.protocol import AdapterRef, EvaluationWork, ModelAnswer, RowError, RowResult
+from inference_workers.protocol import AdapterRef, BlobRef, EvaluationWork, ModelAnswer, RowError, RowResult
 
 BASE = "base"
 TUNED = "ft:base:org::1"
@@ -25,6 +25,7 @@ WORK = EvaluationWork(
     job_id="ftjob-1",
     adapter=AdapterRef(name=TUNED, files={}, rank=8),
     rows=1,
+    data=BlobRef(sha256="", bytes=0),
     context_length=64,
     row_timeout_seconds=60,
     cache_salt="salt",
@@ -57,7 +58,7 @@ def test_json_is_asked_for_by_its_schema_without_free_white_space() -> None:
     endpoint, body = asked(row)[0]
     assert endpoint == "/v1/completions"
     assert body["prompt"] == "Extract"
-    assert body["structured_outputs"] == {"json": {"type": "object"}, "disable_any_whitespace": True}
+    assert body["structured_outputs"] == {"json": {"type": "object"}}
 
 
 def test_what_is_not_trained_on_is_not_asked_about() -> None:
