@@ -110,7 +110,7 @@ def _generation(row: Mapping[str, Any]) -> dict[str, Any]:
     if row.get("choices"):
         body["structured_outputs"] = {"choice": row["choices"]}
     elif row.get("json_schema") is not None:
-        body["structured_outputs"] = {"json": row["json_schema"], "disable_any_whitespace": True}
+        body["structured_outputs"] = {"json": row["json_schema"]}
     return body
 
 

@@ -369,7 +369,7 @@ class TrainingEvents:
 class EvaluationWork:
     """``LeaseGrant.work`` of kind ``evaluation``.
 
-    ``GET leases/{id}/inputs/evaluation`` has the held-out rows as NDJSON: ``line``, ``messages`` or ``prompt``,
+    ``GET leases/{id}/inputs/evaluation.ndjson`` has the held-out rows as NDJSON: ``line``, ``messages`` or ``prompt``,
     ``max_tokens``, perhaps ``choices`` or ``json_schema`` that the answer is held to, and ``ids`` with the spans of
     ``trained`` positions whose loss is wanted. Put ``evaluation.ndjson``, an :class:`EvaluationResult` for each row
     in the same order, before the lease is completed.
@@ -378,6 +378,8 @@ class EvaluationWork:
     job_id: str
     adapter: AdapterRef
     rows: int
+    data: BlobRef
+    """The rows."""
     context_length: int
     """Tokens of prompt and answer that the model takes."""
     row_timeout_seconds: float
