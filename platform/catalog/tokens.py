@@ -34,6 +34,13 @@ class TokenCounter:
         return frozenset(id_ for id_, token in self._tokenizer.get_added_tokens_decoder().items() if token.special)
 
     @cached_property
+    def special_texts(self) -> frozenset[str]:
+        """How these tokens are written."""
+        return frozenset(
+            token.content for token in self._tokenizer.get_added_tokens_decoder().values() if token.special
+        )
+
+    @cached_property
     def end_id(self) -> int | None:
         """Id of the token that ends a text, if the model has one."""
         end = self._special_tokens.get("eos_token")

@@ -94,13 +94,7 @@ class ModelDownloadView(TenantAPIView):
         """A tar archive: the adapter in PEFT's format, and the signed manifest."""
         with tenant_scope(self.principal.organization_id):
             model = get_own_model(project=self.project, name=name)
-        archive = ModelArchive(model)
-        headers = {
-            "Content-Length": str(archive.size),
-            "Content-Disposition": f'attachment; filename="{archive.folder}.tar"',
-            "X-Content-Type-Options": "nosniff",
-        }
-        return StreamingHttpResponse(archive, content_type="application/x-tar", headers=headers)
+        return archive_response(ModelArchive(model))
 
 
 class ModelManifestView(TenantAPIView):
@@ -123,6 +117,16 @@ class SigningKeyView(TenantAPIView):
         """The public key."""
         key = signing_key()
         return Response({"id": key.id, "object": "signing_key", "algorithm": ALGORITHM, "public_key": key.pem})
+
+
+def archive_response(archive: ModelArchive) -> StreamingHttpResponse:
+    """The archive as a download; closed with the response."""
+    headers = {
+        "Content-Length": str(archive.size),
+        "Content-Disposition": f'attachment; filename="{archive.folder}.tar"',
+        "X-Content-Type-Options": "nosniff",
+    }
+    return StreamingHttpResponse(archive, content_type="application/x-tar", headers=headers)
 
 
 class AliasListView(TenantAPIView):

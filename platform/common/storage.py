@@ -49,9 +49,8 @@ class IncomingBlob:
     """
 
     def __init__(self, *, max_bytes: int | None = None, param: str = "file") -> None:
-        folder = _incoming_folder()
+        folder = scratch_folder()
         with storage_errors():
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._file = tempfile.NamedTemporaryFile(dir=folder, delete=False)  # noqa: SIM115  # closed in __exit__
         self._digest = hashlib.sha256()
         self._max_bytes = max_bytes
@@ -128,6 +127,14 @@ class _MovableFile(File):  # type: ignore[type-arg]  # not generic at run time
         """Left to :class:`IncomingBlob`."""
 
 
+def scratch_folder() -> Path:
+    """Where files are that are not stored yet, or never: on local disk, swept of what is a day old."""
+    folder = Path(settings.STORAGE_ROOT) / "incoming"
+    with storage_errors():
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder
+
+
 def save_addressed(folder: str, data: bytes) -> str:
     """Store a small blob of the installation's own under its digest; returns the key. Safe to repeat."""
     with IncomingBlob() as blob:
@@ -145,11 +152,9 @@ def save_new(organization_id: UUID, kind: str, data: bytes) -> str:
 @contextmanager
 def open_spool() -> Iterator[IO[bytes]]:
     """A scratch file on local disk, gone with the context, and with the process if that is killed."""
-    folder = _incoming_folder()
-    with storage_errors():
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryFile(dir=folder) as spool:
-            yield spool
+    folder = scratch_folder()
+    with storage_errors(), tempfile.TemporaryFile(dir=folder) as spool:
+        yield spool
 
 
 @contextmanager
@@ -246,7 +251,7 @@ def delete_abandoned_incoming() -> None:
     """Delete what processes that were killed have left behind: temporary files that nobody has written to for a day."""
     abandoned_before = time.time() - 86_400
     with storage_errors():
-        for path in _incoming_folder().glob("*"):
+        for path in scratch_folder().glob("*"):
             if path.stat().st_mtime < abandoned_before:
                 path.unlink(missing_ok=True)
 
@@ -260,7 +265,3 @@ def storage_errors() -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # the disk's limit, the user's, the process's
             raise HoneError("storage_full", "The file store is full; nothing was kept") from error
         raise HoneError("service_unavailable", "The file store is away; try again", retry_after=5) from error
-
-
-def _incoming_folder() -> Path:
-    return Path(settings.STORAGE_ROOT) / "incoming"

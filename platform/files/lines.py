@@ -62,10 +62,18 @@ def check_encoding(data: bytes) -> None:
     """Raise :class:`FileError` when a file that begins like this is UTF-16 or UTF-32."""
     # Such files begin with an ASCII character, so a NUL beside it is the other half of a wider one.
     if data.startswith(_UTF16_BOMS) or b"\0" in data[:4]:
-        raise FileError("invalid_encoding", "The file is not UTF-8 (it looks like UTF-16 or UTF-32); save it as UTF-8")
+        raise FileError(
+            "invalid_encoding",
+            "The file is not UTF-8 (it looks like UTF-16 or UTF-32); save it as UTF-8",
+            "Choose UTF-8 where the file is saved (in a spreadsheet: CSV UTF-8)",
+        )
 
 
 def _check_start(data: bytes) -> None:
     check_encoding(data)
     if data.removeprefix(BOM).lstrip().startswith(b"["):
-        raise FileError("invalid_jsonl", "The file is a JSON array; write one object per line instead (JSON Lines)")
+        raise FileError(
+            "invalid_jsonl",
+            "The file is a JSON array; write one object per line instead (JSON Lines)",
+            "Take away the brackets around the objects and the commas between them",
+        )

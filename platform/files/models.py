@@ -1,4 +1,4 @@
-"""A stored file, the jobs that still need it, and uploads that become files."""
+"""A stored file, the jobs that still need it, what its rows are like, and uploads that become files."""
 
 from typing import ClassVar
 
@@ -63,6 +63,46 @@ class FileUse(TenantModel):
 
     class Meta:
         constraints: ClassVar = [models.UniqueConstraint(fields=["file", "holder"], name="file_use_once")]
+
+
+class FileReport(TenantModel):
+    """What was found out about the rows of a file (:mod:`files.reports`), by one set of options."""
+
+    class State(models.TextChoices):
+        """``queued -> running -> completed | failed``."""
+
+        QUEUED = "queued"
+        RUNNING = "running"
+        COMPLETED = "completed"
+        FAILED = "failed"
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    file = tenant_key(StoredFile, db_index=False)
+    requested_by = tenant_key(ApiKey, null=True)
+    """Whose right to use models decides which the file is held against."""
+    options = models.JSONField(default=dict)
+    """As asked for: names and texts of the query."""
+    options_digest = models.CharField(max_length=64)
+    lease_id = models.UUIDField(null=True, unique=True)
+    """Of the work; an app above this one knows leases."""
+    state = models.CharField(max_length=16, choices=State, default=State.QUEUED)
+    bytes_read = models.BigIntegerField(default=0)
+    summary = models.JSONField(null=True)
+    rejects_key = models.CharField(max_length=255, blank=True)
+    """Blob of the bad rows, NDJSON; empty where there are none."""
+    rejects_bytes = models.BigIntegerField(default=0)
+    failure = models.JSONField(null=True)
+    """``{"code", "message"}`` of a report that could not be made."""
+    created_at = models.DateTimeField(db_default=Now())
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["file", "options_digest"], name="file_report_once")]
+        indexes: ClassVar = [
+            models.Index(
+                fields=["rejects_key"], condition=~models.Q(rejects_key=""), name="file_report_by_rejects_key"
+            ),
+        ]
 
 
 class Upload(WireModel, TenantModel):

@@ -16,6 +16,7 @@ from common.storage import IncomingBlob, delete_abandoned_incoming, delete_blob,
 from files.duplicates import claim_blob, find_blob, is_in_use
 from files.models import FileUse, StoredFile
 from files.quota import reserve_room
+from files.reports import delete_reports, start_report
 from tenants.idempotency import CreateRequest, earlier, remember
 from tenants.models import Project
 from tenants.scope import tenant_scope
@@ -130,6 +131,7 @@ def add_file(
         project_id=project.id,
         details={"purpose": new.purpose, "bytes": blob.size, "sha256": blob.sha256},
     )
+    start_report(file=file)
     return file
 
 
@@ -149,6 +151,8 @@ def delete_file(*, project: Project, wire_id: str, actor: str) -> StoredFile:
             organization_id=project.organization_id,
             project_id=project.id,
         )
+        rejects = delete_reports(file=file)
+    discard_blobs(*rejects)
     _delete_bytes(file)
     return file
 
@@ -197,6 +201,8 @@ def delete_expired_files(*, limit: int = 500) -> int:
             file.deleted_at = timezone.now()
             file.save(update_fields=["deleted_at"])
             record(actor=SYSTEM_ACTOR, action="file.expired", subject=file.wire_id, organization_id=organization_id)
+            rejects = delete_reports(file=file)
+        discard_blobs(*rejects)
     leftovers = StoredFile.all_tenants.filter(deleted_at__isnull=False).exclude(storage_key="")[:limit]
     for file in leftovers:
         _delete_bytes(file)

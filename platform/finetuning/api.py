@@ -1,12 +1,15 @@
-"""``/v1/fine_tuning/jobs``."""
+"""``/v1/fine_tuning/jobs`` and ``/v1/fine_tuning/quote``."""
 
 from typing import Any, ClassVar
 
 from django.db.models import QuerySet
-from django.http import FileResponse, QueryDict
+from django.http import FileResponse, QueryDict, StreamingHttpResponse
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from catalog.archives import ModelArchive
+from catalog.selectors import get_own_model
+from catalog.tuned_api import archive_response
 from common import query as read
 from common.errors import HoneError
 from common.fields import CapSerializer, NoParametersSerializer
@@ -15,6 +18,7 @@ from common.pagination import PageRequest, page_request, paginate
 from finetuning.closing import cancel_job
 from finetuning.models import Checkpoint, FineTuningJob, JobEvent
 from finetuning.progress import progress_of
+from finetuning.quotes import QuoteRequest, quote_job
 from finetuning.results import pack_logs
 from finetuning.selectors import (
     filter_jobs,
@@ -26,7 +30,15 @@ from finetuning.selectors import (
     project_jobs,
 )
 from finetuning.services import NewJob, create_job, pause_job, resume_job
-from finetuning.wire import CreateJobSerializer, asked_method, render_checkpoint, render_event, render_job
+from finetuning.wire import (
+    CreateJobSerializer,
+    QuoteSerializer,
+    asked_method,
+    render_checkpoint,
+    render_event,
+    render_job,
+    render_quote,
+)
 from tenants.access import TenantAPIView
 from tenants.scope import tenant_scope
 
@@ -120,6 +132,29 @@ class JobResumeView(JobAPIView):
         return self.answer(job)
 
 
+class JobQuoteView(TenantAPIView):
+    """What a job would cost."""
+
+    operations: ClassVar = {"POST": "fine_tuning.quote"}
+
+    def post(self, request: Request) -> Response:
+        """Count the data, promise nothing."""
+        data = parsed(QuoteSerializer, request)
+        method, hyperparameters = asked_method(data)
+        wanted = QuoteRequest(
+            model=data["model"],
+            training_file=data["training_file"],
+            validation_file=data.get("validation_file"),
+            method=method,
+            hyperparameters=hyperparameters,
+            seed=data.get("seed") or 0,
+            recipe=data.get("recipe") or "",
+            column_mapping=data.get("column_mapping"),
+            validation_fraction=data.get("validation_fraction") or 0,
+        )
+        return Response(render_quote(quote_job(project=self.project, key=self.principal.key, request=wanted)))
+
+
 class JobEventListView(TenantAPIView):
     """What has happened to a job."""
 
@@ -161,6 +196,21 @@ class JobLogsView(TenantAPIView):
             logs, as_attachment=True, filename=f"{job_id}-logs.zip", content_type="application/zip",
             headers={"X-Content-Type-Options": "nosniff"},
         )  # fmt: skip
+
+
+class JobDownloadView(TenantAPIView):
+    """The weights that a job has made."""
+
+    operations: ClassVar = {"GET": "fine_tuning.download"}
+
+    def get(self, request: Request, job_id: str) -> StreamingHttpResponse:
+        """A tar archive, as of the model itself."""
+        with tenant_scope(self.principal.organization_id):
+            job = get_job(project=self.project, wire_id=job_id)
+            if job.status != FineTuningJob.Status.SUCCEEDED:
+                raise HoneError("conflict", f"The job is {job.status}: it has no model to download", param="id")
+            model = get_own_model(project=self.project, name=job.fine_tuned_model)
+        return archive_response(ModelArchive(model))
 
 
 def show_job(job: FineTuningJob) -> dict[str, Any]:

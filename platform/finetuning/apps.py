@@ -9,15 +9,18 @@ class FinetuningConfig(AppConfig):
     name = "finetuning"
 
     def ready(self) -> None:
-        """Make the kinds known to the fleet, and the blobs to the sweep of orphans."""
+        """Make kinds of work, blobs and inspectors known. A recipe that is none stops the start."""
         from catalog.dependents import register_dependent  # noqa: PLC0415  # needs models
         from common.orphans import register_blob_owner  # noqa: PLC0415
+        from files.inspection import register_inspector  # noqa: PLC0415
         from finetuning import handlers, reports, selectors  # noqa: PLC0415
         from finetuning.artifacts import BLOBS as ARTIFACT_BLOBS  # noqa: PLC0415
         from finetuning.canaries import CanaryHandler  # noqa: PLC0415
         from finetuning.continuation import unfinished_successor  # noqa: PLC0415
         from finetuning.datasets import BLOB_KIND as DATASET_BLOBS  # noqa: PLC0415
         from finetuning.evaluation import BLOB_KIND as EXAMPLE_BLOBS  # noqa: PLC0415
+        from finetuning.inspection import TrainingDataInspector  # noqa: PLC0415
+        from finetuning.recipes import all_recipes  # noqa: PLC0415
         from fleet.handlers import register  # noqa: PLC0415
 
         register(handlers.PreparationHandler())
@@ -32,3 +35,5 @@ class FinetuningConfig(AppConfig):
         register_blob_owner(kind=EXAMPLE_BLOBS, referenced=reports.referenced_examples)
         for kind in (ARTIFACT_BLOBS, DATASET_BLOBS):
             register_blob_owner(kind=kind, referenced=selectors.referenced_blobs)
+        register_inspector(TrainingDataInspector())
+        all_recipes()

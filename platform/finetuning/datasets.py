@@ -92,13 +92,12 @@ def prepare_dataset(*, request: DatasetRequest, keep_alive: Callable[[], None]) 
 
     Call it outside of transactions. Raises :class:`common.errors.HoneError` for a recipe or a mapping that is none.
     """
-    shape = shape_of(recipe=request.recipe, column_mapping=request.column_mapping)
-    with ExitStack() as stack:
-        work = _Preparation(request, shape, stack, keep_alive)
-        work.read(request.training_file, param="training_file", share=_training_share(request))
-        if request.validation_file is not None:
-            work.read(request.validation_file, param="validation_file", share=1.0)
-        return work.finish()
+    return _prepare(request, keep_alive, is_kept=True)
+
+
+def measure_dataset(*, request: DatasetRequest, keep_alive: Callable[[], None]) -> PreparedDataset:
+    """What :func:`prepare_dataset` would make, without keeping any of it: storage keys are empty."""
+    return _prepare(request, keep_alive, is_kept=False)
 
 
 def render_row(renderer: Renderer, example: Example) -> Tokens | PreferenceTokens:
@@ -110,6 +109,13 @@ def render_row(renderer: Renderer, example: Example) -> Tokens | PreferenceToken
             return renderer.completion(example)
         case Preference():
             return renderer.preference(example)
+
+
+def teaches(tokens: Tokens | PreferenceTokens) -> bool:
+    """Whether there is something to learn at the greatest length."""
+    if isinstance(tokens, PreferenceTokens):
+        return tokens.chosen != tokens.rejected
+    return bool(tokens.trained)
 
 
 def token_record(line: int, tokens: Tokens | PreferenceTokens) -> dict[str, Any]:
@@ -228,8 +234,8 @@ class _Preparation:
                 RowProblem(line=None, pointer="", code=error.code, message=error.message, fix=error.fix, param=param)
             )
 
-    def finish(self) -> PreparedDataset:
-        """Store the parts."""
+    def finish(self, *, is_kept: bool) -> PreparedDataset:
+        """Store the parts, if they are wanted."""
         labels = None
         if self._shape.answer.kind == AnswerKind.CHOICES:
             labels = list(self._shape.answer.choices) or sorted(self._labels)
@@ -250,11 +256,12 @@ class _Preparation:
             choices = {"choices": labels} if labels is not None else {}
             self._evaluation.add(record | choices, tokens=len(record["ids"]), trained_tokens=trained_tokens)
         organization_id = self._request.training_file.organization_id
-        is_wanted = not self._problems
-        train, validation, evaluation = (
-            part.keep(organization_id, is_wanted=is_wanted and part.rows > 0)
-            for part in (self._train, self._validation, self._evaluation)
-        )
+        is_wanted = is_kept and not self._problems
+        kept = []
+        for part in (self._train, self._validation, self._evaluation):
+            self._keep_alive()  # the next may take as long as a disk takes over it
+            kept.append(part.keep(organization_id, is_wanted=is_wanted and part.rows > 0))
+        train, validation, evaluation = kept
         return PreparedDataset(
             train=train,
             validation=validation if validation.rows else None,
@@ -278,7 +285,7 @@ class _Preparation:
             if len(self._labels) > MAX_LABELS:
                 return [_too_many_labels()]
         self._truncated += tokens.is_truncated
-        if not _teaches(tokens):
+        if not teaches(tokens):
             self._skipped += 1
             return []
         digest = _digest(example)
@@ -327,14 +334,18 @@ class _Preparation:
         return record
 
 
+def _prepare(request: DatasetRequest, keep_alive: Callable[[], None], *, is_kept: bool) -> PreparedDataset:
+    shape = shape_of(recipe=request.recipe, column_mapping=request.column_mapping)
+    with ExitStack() as stack:
+        work = _Preparation(request, shape, stack, keep_alive)
+        work.read(request.training_file, param="training_file", share=_training_share(request))
+        if request.validation_file is not None:
+            work.read(request.validation_file, param="validation_file", share=1.0)
+        return work.finish(is_kept=is_kept)
+
+
 def _training_share(request: DatasetRequest) -> float:
     return 0.0 if request.validation_file is not None else request.validation_fraction
-
-
-def _teaches(tokens: Tokens | PreferenceTokens) -> bool:
-    if isinstance(tokens, PreferenceTokens):
-        return tokens.chosen != tokens.rejected
-    return bool(tokens.trained)
 
 
 def _text_of(message: Mapping[str, Any]) -> str | None:

@@ -242,7 +242,7 @@ class _Check:
     def _content(self, message: dict[str, Any], at: str) -> None:
         content = message.get("content")
         if content is None:
-            if not message.get("tool_calls"):
+            if message.get("tool_calls") is None:
                 self._add(
                     "missing_content", f"{at}/content", "The message has no 'content'", "Write its text into 'content'"
                 )
@@ -350,12 +350,12 @@ class _Check:
                 "'weight' must be a number from 0 to 1",
                 "Write 1 to learn the answer and 0 to leave it out",
             )
-            return 0.0
+            return 1.0
         return float(weight)
 
     def _characters(self, text: str, where: str) -> None:
         if "\0" in text:
-            self._add("invalid_characters", where, "The text holds a NUL character", "Remove it")
+            self._add("invalid_characters", where, "The text holds a NUL character", "Remove the character")
 
     def _empty(self, where: str) -> None:
         self._add("empty_content", where, "The text is empty", "Write the text, or remove the row")

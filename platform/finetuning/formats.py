@@ -64,7 +64,7 @@ def _read_json_lines(file: IO[bytes]) -> Iterator[SourceRow]:
         except RowError as error:
             yield SourceRow(line=line.number, value=None, error=error, raw=line.data)
     if is_empty:
-        raise FileError("empty_file", "The file holds no row")
+        raise FileError("empty_file", "The file holds no row", "Upload a file with rows")
 
 
 def _parse(data: bytes) -> dict[str, Any]:
@@ -153,18 +153,18 @@ class _Table:
         try:
             names = [name.strip() for name in next(self._reader)]
         except StopIteration:
-            raise FileError("empty_file", "The file holds no row") from None
+            raise FileError("empty_file", "The file holds no row", "Upload a file with rows") from None
         except (csv.Error, RowError) as error:
-            raise FileError("invalid_header", f"The first line does not name the columns: {error}") from error
+            raise _bad_header(f"The first line does not name the columns: {error}") from error
         self._lines.take_row()
         if len(names) == 1 and (found := next((other for other in _SNIFFED if other in names[0]), None)):
             raise FileError(
                 "invalid_header",
-                f"The first line is one column, {names[0][:80]!r}; if {found!r} separates the columns, say so: "
-                "'delimiter' in the column mapping",
+                f"The first line is one column, {names[0][:80]!r}",
+                f"If {found!r} separates the columns, give it as 'delimiter' in the column mapping",
             )
         if not all(names) or len(set(names)) < len(names):
-            raise FileError("invalid_header", "The first line must give each column a name of its own")
+            raise _bad_header("The first line gives not every column a name of its own")
         return names
 
     def rows(self) -> Iterator[SourceRow]:
@@ -199,7 +199,11 @@ class _Table:
             value = None if error else dict(zip(names, cells, strict=True))
             yield SourceRow(line=first, value=value, error=error, raw=raw)
         if is_empty:
-            raise FileError("empty_file", "The file holds no row below its first line")
+            raise FileError("empty_file", "The file holds no row below its first line", "Upload a file with rows")
+
+
+def _bad_header(message: str) -> FileError:
+    return FileError("invalid_header", message, "Write the names of the columns into the first line, each once")
 
 
 def _broken(error: csv.Error) -> RowError:

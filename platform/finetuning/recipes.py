@@ -102,6 +102,8 @@ def load_recipes(folder: Path) -> dict[str, Recipe]:
 def _read(path: Path) -> Recipe:
     content = tomllib.loads(path.read_text())
     if parent := content.pop("extends", None):
+        if not (path.parent / f"{parent}.toml").is_file():
+            raise ValueError(f"there is no recipe {parent} to extend")
         content = tomllib.loads((path.parent / f"{parent}.toml").read_text()) | content
     _only(content, {"title", "description", "columns", "messages", "answer", "hyperparameters", "metrics", "sample"})
     columns = tuple(_column(name, entry) for name, entry in content["columns"].items())

@@ -28,6 +28,8 @@ class Tokens:
     """Half-open spans of the positions that are learnt, in order, apart from one another."""
     weights: list[float]
     """Of each span."""
+    length: int
+    """Tokens before anything was cut off."""
     is_truncated: bool = False
     """Whether something that is learnt was cut off."""
 
@@ -49,6 +51,8 @@ class PreferenceTokens:
     prompt: list[int]
     chosen: list[int]
     rejected: list[int]
+    length: int
+    """Tokens of the prompt and the longer answer, before anything was cut off."""
     is_truncated: bool = False
 
     @property
@@ -108,12 +112,17 @@ class Renderer:
             prompt=prompt,
             chosen=chosen[:room],
             rejected=rejected[:room],
+            length=len(prompt) + max(len(chosen), len(rejected)),
             is_truncated=max(len(chosen), len(rejected)) > room,
         )
 
     def count(self, text: str) -> int:
         """Tokens of a piece of text."""
         return len(self._counter.encode([text])[0])
+
+    def has_special_token(self, text: str) -> bool:
+        """Whether a text would be read as more than text."""
+        return any(token in text for token in self._counter.special_texts)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids."""
@@ -255,6 +264,7 @@ class Renderer:
             ids=ids[: clipped[-1].stop] if clipped else [],
             trained=[(span.start, span.stop) for span in clipped],
             weights=[span.weight for span in clipped],
+            length=len(ids),
             is_truncated=bool(spans) and spans[-1].stop > self.max_length,
         )
 

@@ -1,6 +1,7 @@
 """Fine-tuning jobs as JSON: what requests may hold, and the objects that answer them."""
 
 import math
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -24,6 +25,7 @@ from finetuning.hyperparameters import (
 )
 from finetuning.models import Checkpoint, FineTuningJob, JobEvent, MetricPoint
 from finetuning.progress import Progress
+from finetuning.quotes import Quote
 from finetuning.selectors import numbered_id
 from finetuning.services import MAX_SEED
 
@@ -272,6 +274,31 @@ def render_job(job: FineTuningJob, progress: Progress) -> dict[str, Any]:
         "cost_nanos": job.cost_nanos,
         "max_cost_nanos": job.bound_nanos if job.dataset else None,
         "max_cost": format_usd(job.max_cost_nanos) if job.max_cost_nanos is not None else None,
+    }
+
+
+def render_quote(quote: Quote) -> dict[str, Any]:
+    """What a job would cost at most, and whether the balance pays for that (nano-USD)."""
+    hyperparameters = quote.hyperparameters
+    seconds = quote.total_tokens / quote.tokens_per_second if quote.tokens_per_second else None
+    return {
+        "object": "fine_tuning.quote",
+        "model": quote.base.name,
+        "is_trainable": hyperparameters is not None,
+        "problems": [asdict(problem) for problem in quote.problems],
+        "examples": quote.rows,
+        "skipped_rows": quote.skipped_rows,
+        "truncated_rows": quote.truncated_rows,
+        "is_estimate": quote.is_estimate,
+        "tokens_per_epoch": quote.tokens_per_epoch,
+        "hyperparameters": {name: getattr(hyperparameters, name) for name in _OPENAI} if hyperparameters else None,
+        "total_steps": hyperparameters.steps(quote.rows) if hyperparameters else 0,
+        "total_tokens": quote.total_tokens,
+        "price_nanos_per_token": quote.price.input_nanos,
+        "max_cost_nanos": quote.cost_nanos,
+        "available_nanos": quote.available_nanos,
+        "is_affordable": quote.cost_nanos <= quote.available_nanos,
+        "estimated_seconds": round(seconds) if seconds is not None else None,
     }
 
 

@@ -1,4 +1,4 @@
-"""Fine-tuning has scopes of its own."""
+"""Fine-tuning has scopes of its own, and so have the models that it makes, and their weights."""
 
 from typing import ClassVar
 
@@ -14,7 +14,9 @@ class Migration(migrations.Migration):
             """
             UPDATE tenants_apikey SET scopes = (
                 SELECT array_agg(DISTINCT scope ORDER BY scope)
-                FROM unnest(scopes::text[] || ARRAY['fine_tuning.read', 'fine_tuning.write']) AS scope
+                FROM unnest(scopes::text[] || ARRAY[
+                    'fine_tuning.read', 'fine_tuning.write', 'models.write', 'weights.read'
+                ]) AS scope
             )
             WHERE kind = 'project' AND scopes::text[] @> ARRAY[
                 'batches.read', 'batches.write', 'files.read', 'files.write', 'models.read', 'webhooks.read',

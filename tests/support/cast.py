@@ -36,7 +36,7 @@ class ApiClient:
         """Any method."""
         return self._client.generic(method, path, **options)
 
-    def upload(self, content: bytes, **fields: str) -> Any:
+    def upload(self, content: bytes, *, filename: str = "rows.jsonl", **fields: str) -> Any:
         """POST /v1/files with a multipart body, as the SDK sends it."""
         boundary = "boundary-of-the-tests"
         parts = [
@@ -44,7 +44,7 @@ class ApiClient:
             for name, value in {"purpose": "batch", **fields}.items()
         ]
         head = (
-            f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="rows.jsonl"\r\n'
+            f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{filename}"\r\n'
             "Content-Type: application/octet-stream\r\n\r\n"
         )
         body = b"".join(parts) + head.encode() + content + f"\r\n--{boundary}--\r\n".encode()

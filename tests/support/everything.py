@@ -25,6 +25,7 @@ class Everything:
     """Ids of what the member has."""
 
     file_id: str
+    training_file_id: str
     batch_id: str
     finished_batch_id: str
     webhook_endpoint_id: str
@@ -44,7 +45,10 @@ class Everything:
 
 
 def make_everything(member: Member, folder: Path) -> Everything:
-    """A finished batch with a failed row, another that waits, a file that nobody uses, one that arrives, money held."""
+    """A finished batch with a failed row, another that waits, a file that nobody uses, one that arrives, money held.
+
+    And a file of training data whose report names a bad row.
+    """
     add_model(folder / "model")
     worker = Worker()
     finished = submit(member, jsonl([line(1), line(2), {"custom_id": "bad"}]), on_invalid="skip")
@@ -52,6 +56,7 @@ def make_everything(member: Member, folder: Path) -> Everything:
     grant = worker.lease()
     grant.put(0, [result(1), refusal(2)])
     grant.complete()
+    training = member.client.upload(b'{"messages": []}\n', purpose="fine-tune").json()
     run_control()
     waiting = submit(member, jsonl([line(1)]))
     unused = member.client.upload(b"{}\n").json()
@@ -61,6 +66,7 @@ def make_everything(member: Member, folder: Path) -> Everything:
     upload_id, (part_id,) = begin(member, b"{}\n")
     return Everything(
         file_id=unused["id"],
+        training_file_id=training["id"],
         batch_id=waiting["id"],
         finished_batch_id=finished["id"],
         webhook_endpoint_id=endpoint_id,

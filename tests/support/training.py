@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlencode
 
 import orjson
 
@@ -12,6 +13,7 @@ from files.models import StoredFile
 from files.services import NewFile, create_file
 from finetuning.datasets import DatasetPart, DatasetRequest, PreparedDataset, prepare_dataset
 from tests.support.cast import Member
+from tests.support.worker import run_control
 
 
 def chat(*turns: str, **members: Any) -> dict[str, Any]:
@@ -66,3 +68,20 @@ def pieces(base: BaseModel, record: dict[str, Any]) -> list[tuple[str, bool]]:
         found += [(counter.decode(ids[at:start]), False), (counter.decode(ids[start:stop]), True)]
         at = stop
     return [piece for piece in [*found, (counter.decode(ids[at:]), False)] if piece[0]]
+
+
+def upload(member: Member, content: bytes, *, filename: str = "rows.jsonl", purpose: str = "fine-tune") -> str:
+    """The id of a file that was uploaded as customers do."""
+    answer = member.client.upload(content, filename=filename, purpose=purpose)
+    assert answer.status_code == 200, answer.content
+    file_id: str = answer.json()["id"]
+    return file_id
+
+
+def report(member: Member, file_id: str, **options: Any) -> Any:
+    """The report on a file once it is done; texts of the query are given as they are, all else as JSON."""
+    query = {name: value if isinstance(value, str) else orjson.dumps(value).decode() for name, value in options.items()}
+    path = f"/v1/files/{file_id}/report?{urlencode(query)}"
+    assert member.client.get(path).status_code == 200, member.client.get(path).content
+    run_control()
+    return member.client.get(path).json()

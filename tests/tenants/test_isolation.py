@@ -44,7 +44,10 @@ TENANT_OBJECTS = {
     "permission_id": ("cp_", "permission_id"),
 }
 """Parameter of a route -> prefix of its ids, and which of Alice's objects stands for it."""
-ENDED = {"/v1/batches/<str:batch_id>/retry": {"batch_id": "finished_batch_id"}}
+ENDED = {
+    "/v1/batches/<str:batch_id>/retry": {"batch_id": "finished_batch_id"},
+    "/v1/files/<str:file_id>/report/rejects": {"file_id": "training_file_id"},
+}
 """Routes that want an object in another state."""
 MODEL_ROUTES = {
     ("GET", "/v1/models/<path:name>"),
@@ -54,6 +57,8 @@ MODEL_ROUTES = {
     ("POST", "/v1/models/aliases/<str:alias>"),  # makes an alias that is not there, of a model that must be
 }
 """Where it is a model that is not there, which has a code of its own."""
+SHARED_OBJECTS = {"recipe"}
+"""Recipes belong to the installation."""
 
 _PARAMETER = re.compile(r"<\w+:(\w+)>")
 ID_ROUTES = [
@@ -186,7 +191,10 @@ def test_the_books_are_ones_own_alone(cast: Cast, everything: Everything) -> Non
 
 def test_every_list_is_in_the_test_of_lists() -> None:
     plain = {path for method, path, _ in public_operations() if method == "GET" and "<" not in path}
-    ours = {"/v1/models", "/v1/signing_key", "/v1/webhook_event_types", "/v1/organization/roles"}
+    ours = {
+        "/v1/models", "/v1/signing_key", "/v1/fine_tuning/recipes", "/v1/webhook_event_types",
+        "/v1/organization/roles",
+    }  # fmt: skip
     assert plain == {*LISTS, *BOOKS, *ADMINISTRATION, *COUNTS, *ours}
 
 
