@@ -59,7 +59,7 @@ def render_evaluation(report: EvaluationReport) -> dict[str, Any]:
     return {
         "object": "fine_tuning.evaluation",
         "fine_tuning_job_id": job.wire_id,
-        "status": report.status,
+        "status": report.shown_status,
         "error": report.error,
         "created_at": int(report.created_at.timestamp()),
         "finished_at": int(report.finished_at.timestamp()) if report.finished_at else None,

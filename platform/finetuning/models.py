@@ -268,6 +268,11 @@ class EvaluationReport(TenantModel):
             models.Index(fields=["examples_key"], condition=~models.Q(examples_key=""), name="evaluation_by_examples"),
         ]
 
+    @property
+    def shown_status(self) -> str:
+        """*cancelled* where the job has ended before its evaluation."""
+        return "cancelled" if self.finished_at is None and self.job.is_terminal else self.status
+
 
 class Canary(TenantModel):
     """The trial of a model on a node."""

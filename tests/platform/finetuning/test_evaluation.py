@@ -262,7 +262,8 @@ def test_a_job_can_be_cancelled_while_it_is_evaluated(cast: Cast) -> None:
     assert grant.heartbeat() == "lost"
     assert grant.upload("evaluation.ndjson", results).json()["error"]["code"] == "lease_lost"
     run_control()
-    assert evaluation_of(cast.alice, job)["metrics"] is None
+    evaluation = evaluation_of(cast.alice, job)
+    assert (evaluation["status"], evaluation["metrics"]) == ("cancelled", None)
     assert target_of(cast, "support") is None
 
 
