@@ -18,6 +18,7 @@ from pathlib import Path
 import structlog
 
 from . import protocol
+from .adapters import AdapterStore
 from .batch import BatchRunner
 from .client import ControlPlane, ControlPlaneError, NodeReplaced, NodeUnknown, ProtocolUnsupported
 from .config import ConfigError, NodeConfig
@@ -36,6 +37,10 @@ REAP_GRACE_SECONDS = 5.0
 GIVE_BACK_SECONDS = 8.0
 """How long a stopping agent tries to commit what has finished and to give its leases back."""
 LOCK_SECONDS = 30.0
+DROP_SECONDS = 30.0
+"""Between two questions which adapters have been deleted."""
+MAX_ADAPTERS = 1_000
+"""That are asked about at once."""
 
 log = structlog.get_logger(__name__)
 
@@ -65,8 +70,9 @@ class Agent:
             Engine(model, config.model_folder(model), config.run_folder / f"{model.name}.process.json")
             for model in config.models
         ]
+        self._adapters = AdapterStore(config.home / "adapters", max_bytes=config.adapter_cache_bytes)
         self._runners = {
-            engine.model.name: BatchRunner(engine, control_plane, incarnation=self._hello.incarnation)
+            engine.model.name: BatchRunner(engine, control_plane, self._adapters, incarnation=self._hello.incarnation)
             for engine in self._engines
         }
         self._trainings = None
@@ -117,6 +123,7 @@ class Agent:
         heartbeat_seconds = await self._introduce()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep_reporting(heartbeat_seconds))
+            group.create_task(self._keep_dropping())
             for worker in self._workers():
                 group.create_task(worker.run())
             group.create_task(self._listen())
@@ -143,6 +150,23 @@ class Agent:
                 log.warning("node_heartbeat_failed", error=str(error))
             with contextlib.suppress(TimeoutError):  # a change of state is reported at once
                 await asyncio.wait_for(self._engines_changed.wait(), seconds)
+
+    async def _keep_dropping(self) -> None:
+        """Ask every now and then which of the adapters here have been deleted, and delete them, too."""
+        while True:
+            for start in range(0, len(addresses := self._adapters.addresses), MAX_ADAPTERS):
+                inventory = protocol.AdapterInventory(
+                    incarnation=self._hello.incarnation, addresses=addresses[start : start + MAX_ADAPTERS]
+                )
+                try:
+                    orders = await self._control_plane.report_adapters(self._node_id, inventory)
+                except ControlPlaneError as error:  # the heartbeat says what is to be done about it
+                    log.warning("adapters_not_reported", error=str(error))
+                    break
+                for runner in self._runners.values():
+                    await runner.drop_adapters(orders.drop)
+                self._adapters.drop(orders.drop)
+            await asyncio.sleep(DROP_SECONDS)
 
     async def _listen(self) -> None:
         """Wake whoever works for the model at every bell, until cancelled."""

@@ -11,16 +11,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 
 import structlog
 
 from . import protocol
+from .adapter_slots import AdapterSlots
+from .adapters import AdapterStore
+from .canary_run import CanaryRun
 from .client import ControlPlane, ControlPlaneError, NodeReplaced, ProtocolUnsupported, Unauthorized
 from .engine import Engine
 from .engine_command import batch_members
 from .engine_server import EngineDied, EngineServer
 from .lease_run import LeaseRun
 from .pace import Pace
+from .protocol import AdapterRef
 from .quarantine import Quarantine
 from .rows import Row, answer_row, failed_row, tokens_of
 
@@ -44,7 +50,7 @@ log = structlog.get_logger(__name__)
 class BatchRunner:
     """All batch work of one model on this node."""
 
-    def __init__(self, engine: Engine, control_plane: ControlPlane, *, incarnation: str) -> None:
+    def __init__(self, engine: Engine, control_plane: ControlPlane, store: AdapterStore, *, incarnation: str) -> None:
         self.engine = engine
         self.node_id = ""
         self.poll_seconds = 1.0
@@ -54,11 +60,15 @@ class BatchRunner:
         self._quarantine: Quarantine[Row] = Quarantine(engine.model.max_in_flight)
         self._members = batch_members(engine.model)
         self._leases: dict[LeaseRun, asyncio.Task[None]] = {}
+        self._canaries: dict[CanaryRun, asyncio.Task[None]] = {}
         self._fallen: list[Row] = []
         self._in_flight = 0
         self._requests = 0  # of the engine, in flight; a row may be several
         self._in_flight_of: Counter[str] = Counter()  # rows by organisation
         self._change, self._bell = asyncio.Event(), asyncio.Event()
+        self._store = store
+        zeros = engine.zero_adapter if engine.model.keeps_a_slot_free else lambda: None
+        self._slots = AdapterSlots(engine.model.adapter_slots, store, self._change.set, zeros=zeros)
         engine.on_change(self._engine_changed)
 
     def wake(self) -> None:
@@ -79,15 +89,14 @@ class BatchRunner:
 
     def held(self) -> list[protocol.HeldLease]:
         """The leases to be renewed."""
-        return [
-            protocol.HeldLease(id=lease.grant.id, epoch=lease.grant.epoch, rows_in_flight=len(lease.running))
-            for lease in self._leases
-        ]
+        rows = [(lease.grant, len(lease.running)) for lease in self._leases]
+        grants = rows + [(canary.grant, 0) for canary in self._canaries]
+        return [protocol.HeldLease(id=grant.id, epoch=grant.epoch, rows_in_flight=count) for grant, count in grants]
 
     def obey(self, orders: protocol.NodeOrders, *, reported: protocol.ModelState) -> None:
         """Follow the answer to a report in which the model was in that state."""
-        for lease in self._leases:
-            lease.obey(orders.leases.get(lease.grant.id, protocol.LeaseAction.CONTINUE))
+        for run in self._runs:
+            run.obey(orders.leases.get(run.grant.id, protocol.LeaseAction.CONTINUE))
         self._draining = orders.drain
         self._is_announced = reported is protocol.ModelState.READY
         self._change.set()
@@ -99,16 +108,24 @@ class BatchRunner:
             group.create_task(self._keep_dispatching())
             group.create_task(self._keep_watching())
 
+    async def drop_adapters(self, addresses: list[str]) -> None:
+        """These have been deleted: let the engine forget them."""
+        await self._slots.unload(addresses)
+
     async def stop(self, seconds: float) -> None:
         """Commit what has finished and give every lease back; after that time drop what is left."""
         self._stopping = True
         self._end_leases("node_stopped", "the node was stopped")
-        tasks = list(self._leases.values())
+        tasks = [*self._leases.values(), *self._canaries.values()]
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=seconds)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+
+    @property
+    def _runs(self) -> list[LeaseRun | CanaryRun]:
+        return [*self._leases, *self._canaries]
 
     @property
     def _limit(self) -> int:
@@ -164,7 +181,7 @@ class BatchRunner:
     async def _lease(self, without: set[str]) -> bool:
         request = protocol.LeaseRequest(
             incarnation=self._incarnation,
-            kinds=[protocol.LeaseKind.BATCH_SHARD],
+            kinds=self._kinds(),
             models=[self.engine.model.name],
             except_organizations=sorted(without),
         )
@@ -174,42 +191,98 @@ class BatchRunner:
         if self._stopping:
             return True  # nobody will work on it: it expires, and another claim takes it
         try:
-            lease = LeaseRun(grant, self._control_plane, self._change.set, members=self._members)
+            self._begin(grant)
         except protocol.MessageError as error:
             log.error("grant_not_understood", lease=grant.id, error=str(error))
             await self._control_plane.fail(grant, protocol.LeaseFailure(code="worker_error", message=str(error)))
             return False
-        task = asyncio.create_task(lease.run())
-        self._leases[lease] = task
-        task.add_done_callback(lambda task: self._lease_ended(lease, task))
         return True
+
+    def _kinds(self) -> list[protocol.LeaseKind]:
+        kinds = [protocol.LeaseKind.BATCH_SHARD]
+        if self.engine.model.adapter_slots:
+            kinds.append(protocol.LeaseKind.TUNED_SHARD)
+            # Not while rows are found out that kill the engine: a canary cannot tell who did.
+            if not self._canaries and not self._quarantine.isolating:
+                kinds.append(protocol.LeaseKind.CANARY)
+        return kinds
+
+    def _begin(self, grant: protocol.LeaseGrant) -> None:
+        plane, changed, members, store = self._control_plane, self._change.set, self._members, self._store
+        if grant.kind is protocol.LeaseKind.CANARY:
+            canary = CanaryRun(grant, plane, changed, engine=self.engine, store=store, members=members)
+            self._canaries[canary] = asyncio.create_task(canary.run())
+            self._canaries[canary].add_done_callback(lambda task: self._canary_ended(canary, task))
+        else:
+            lease = LeaseRun(grant, plane, changed, members=members, store=store)
+            self._leases[lease] = asyncio.create_task(lease.run())
+            self._leases[lease].add_done_callback(lambda task: self._lease_ended(lease, task))
 
     def _lease_ended(self, lease: LeaseRun, task: asyncio.Task[None]) -> None:
         del self._leases[lease]
         self._quarantine.forget(row for row in self._quarantine.suspects if row.lease_id == lease.grant.id)
+        self._note_end(lease.grant, task)
+
+    def _canary_ended(self, canary: CanaryRun, task: asyncio.Task[None]) -> None:
+        del self._canaries[canary]
+        if canary.is_admitted:
+            self._slots.unpin(canary.adapter)
+        self._note_end(canary.grant, task)
+
+    def _note_end(self, grant: protocol.LeaseGrant, task: asyncio.Task[None]) -> None:
         self._change.set()
         if not task.cancelled() and (error := task.exception()):
-            log.error("lease_crashed", lease=lease.grant.id, exc_info=error)
+            log.error("lease_crashed", lease=grant.id, exc_info=error)
 
     async def _keep_dispatching(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             server = await self.engine.wait_until_ready()
+            self._slots.attach(server)
             if self._fallen and self._in_flight == 0:  # every row that the dead engine had is known by now
                 self._judge()
             while not self._fallen and self._in_flight < self._limit and (work := self._next_row()):
                 self._start(*work, server)
             self._pace.dispatched(self._in_flight, now=loop.time())
+            self._settle_canaries(server)
+            pause = self._slots.serve(self._wanted())
             self._change.clear()
-            await self._change.wait()
+            await _within(pause, self._change)
 
     def _next_row(self) -> tuple[LeaseRun, Row] | None:
         if self._quarantine.isolating:
+            suspects = self._quarantine.suspects
+            lease = self._lease_of(suspects[0]) if suspects else None
+            if lease is not None and not self._slots.admits(lease.adapter):
+                return None
             row = self._quarantine.take()
-            lease = self._lease_of(row) if row else None
             return (lease, row) if lease and row else None
-        lease = min((lease for lease in self._leases if lease.waiting), key=self._share_of, default=None)
+        leases = (lease for lease in self._leases if lease.waiting and self._slots.admits(lease.adapter))
+        lease = min(leases, key=self._share_of, default=None)
         return (lease, lease.waiting.popleft()) if lease else None
+
+    def _wanted(self) -> Iterator[tuple[AdapterRef, Path]]:
+        """The adapters that something waits for, the most urgent first; what waits for one that is refused ends."""
+        for canary in self._canaries:
+            if canary.is_waiting and canary.folder is not None:
+                yield canary.adapter, canary.folder
+        suspects = [lease for row in self._quarantine.suspects[:1] if (lease := self._lease_of(row))]
+        leases = sorted((lease for lease in self._leases if lease.waiting), key=self._share_of)
+        for lease in suspects if self._quarantine.isolating else leases:
+            if refusal := self._slots.refusal(lease.adapter):
+                lease.end(protocol.LeaseFailure(code="adapter_refused", message=refusal))
+            elif lease.adapter is not None:
+                yield lease.adapter, lease.folder
+
+    def _settle_canaries(self, server: EngineServer) -> None:
+        for canary in self._canaries:
+            if not canary.is_waiting:
+                continue
+            if refusal := self._slots.refusal(canary.adapter):
+                canary.refuse(refusal)
+            elif self._slots.admits(canary.adapter):
+                self._slots.pin(canary.adapter)
+                canary.admit(server)
 
     def _share_of(self, lease: LeaseRun) -> float:
         """Rows in flight per weight of the lease's organisation."""
@@ -223,6 +296,7 @@ class BatchRunner:
         self._in_flight += 1
         self._requests += row.requests
         self._in_flight_of[lease.grant.organization_id] += 1
+        self._slots.pin(lease.adapter)
         lease.running[row] = asyncio.create_task(self._run_row(lease, row, server))
 
     async def _run_row(self, lease: LeaseRun, row: Row, server: EngineServer) -> None:
@@ -249,6 +323,7 @@ class BatchRunner:
             self._in_flight -= 1
             self._requests -= row.requests
             self._in_flight_of -= Counter([lease.grant.organization_id])  # which forgets those that have none
+            self._slots.unpin(lease.adapter)
             lease.running.pop(row, None)
             self._change.set()
 
@@ -285,8 +360,8 @@ class BatchRunner:
         self._change.set()
 
     def _end_leases(self, code: str, message: str) -> None:
-        for lease in self._leases:
-            lease.end(protocol.LeaseFailure(code=code, message=message))
+        for run in self._runs:
+            run.end(protocol.LeaseFailure(code=code, message=message))
 
 
 async def _within(seconds: float | None, event: asyncio.Event) -> None:

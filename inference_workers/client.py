@@ -25,7 +25,6 @@ BEAT_SECONDS = 5.0
 INPUT_SECONDS = 600.0
 SEGMENT_SECONDS = 120.0
 FILE_SECONDS = 3_600.0
-FILE_SILENCE_SECONDS = 60.0
 CHUNK_BYTES = 1024 * 1024
 FIRST_RETRY_SECONDS = 0.25
 MAX_RETRY_SECONDS = 5.0
@@ -123,6 +122,22 @@ class ControlPlane:
         content = await self._persist("GET", f"leases/{lease.id}/input", lease=lease, seconds=INPUT_SECONDS)
         return [_decode(protocol.WorkRow, line) for line in content.split(b"\n") if line]
 
+    async def download(self, lease: protocol.LeaseGrant, path: str, target: Path, *, max_bytes: int) -> str:
+        """Bytes that the lease's work needs, into a file; their SHA-256. Repeated until they have come whole."""
+        wait = FIRST_RETRY_SECONDS
+        while True:
+            try:
+                return await self._download(lease, path, target, max_bytes)
+            except Unavailable as error:
+                log.warning("control_plane_unavailable", call=f"GET {path}", error=str(error))
+            await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311  # jitter, not a secret
+            wait = min(2 * wait, MAX_RETRY_SECONDS)
+
+    async def report_adapters(self, node_id: str, inventory: protocol.AdapterInventory) -> protocol.AdapterOrders:
+        """Ask which of the adapters that the node keeps have been deleted."""
+        _, answer = await self._call("POST", f"nodes/{node_id}/adapters", orjson.dumps(inventory))
+        return _decode(protocol.AdapterOrders, answer)
+
     async def put_segment(self, lease: protocol.LeaseGrant, number: int, content: bytes) -> None:
         """Commit rows; repeated with the same bytes under the same number until it is known to be stored."""
         path = f"leases/{lease.id}/segments/{number}"
@@ -147,14 +162,7 @@ class ControlPlane:
 
     async def fetch_file(self, lease: protocol.LeaseGrant, path: str, target: Path, wanted: protocol.BlobRef) -> None:
         """Bring ``inputs/...`` or ``artifacts/...`` of a lease here; :class:`FileDamaged` if it is something else."""
-        while True:
-            try:
-                digest = await self._download(f"leases/{lease.id}/{path}", target, lease)
-                break
-            except Unavailable as error:
-                log.warning("control_plane_unavailable", call=f"GET {path}", error=str(error))
-            await asyncio.sleep(MAX_RETRY_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311  # jitter, not a secret
-        if digest != wanted.sha256:
+        if await self.download(lease, path, target, max_bytes=wanted.bytes) != wanted.sha256:
             raise FileDamaged(f"{path} is not what the control plane says it is")
 
     async def complete(self, lease: protocol.LeaseGrant) -> None:
@@ -175,6 +183,28 @@ class ControlPlane:
                 log.warning("control_plane_unavailable", call=f"{method} {path}", error=str(error))
             await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311  # jitter, not a secret
             wait = min(2 * wait, MAX_RETRY_SECONDS)
+
+    async def _download(self, lease: protocol.LeaseGrant, path: str, target: Path, max_bytes: int) -> str:
+        digest, size = hashlib.sha256(), 0
+        try:
+            async with self._session.get(
+                f"{self._root}/leases/{lease.id}/{path}",
+                headers={protocol.LEASE_HEADER: lease.token},
+                timeout=aiohttp.ClientTimeout(total=None, sock_read=CALL_SECONDS),
+                allow_redirects=False,
+            ) as response:
+                if response.status != 200:
+                    raise _error(response.status, await response.read(), of_lease=True)
+                with target.open("wb") as file:
+                    async for chunk in response.content.iter_chunked(CHUNK_BYTES):
+                        size += len(chunk)
+                        if size > max_bytes:
+                            raise ControlPlaneError(f"{path} has more than the {max_bytes} bytes that it should have")
+                        digest.update(chunk)
+                        file.write(chunk)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise Unavailable(f"no answer from the control plane: {type(error).__name__}: {error}") from error
+        return digest.hexdigest()
 
     async def _call(
         self,
@@ -208,23 +238,6 @@ class ControlPlane:
                     raise _error(response.status, content, of_lease=lease is not None)
             except (aiohttp.ClientError, TimeoutError) as error:
                 raise Unavailable(f"no answer from the control plane: {type(error).__name__}: {error}") from error
-
-    async def _download(self, path: str, target: Path, lease: protocol.LeaseGrant) -> str:
-        """Write what is there to a file; the digest of what has come."""
-        timeout = aiohttp.ClientTimeout(total=FILE_SECONDS, sock_read=FILE_SILENCE_SECONDS)
-        headers = {protocol.LEASE_HEADER: lease.token}
-        digest = hashlib.sha256()
-        try:
-            async with self._session.get(f"{self._root}/{path}", headers=headers, timeout=timeout) as response:
-                if response.status != 200:
-                    raise _error(response.status, await response.read(), of_lease=True)
-                with target.open("wb") as file:
-                    async for chunk in response.content.iter_chunked(CHUNK_BYTES):
-                        digest.update(chunk)
-                        file.write(chunk)
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise Unavailable(f"no answer from the control plane: {type(error).__name__}: {error}") from error
-        return digest.hexdigest()
 
 
 def sha256_of(path: Path) -> str:

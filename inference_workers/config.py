@@ -7,6 +7,7 @@
     control_plane_url = "http://127.0.0.1:8000"   # or HONE_CONTROL_PLANE_URL, which wins
     token_file = "worker-token"               # or HONE_WORKER_TOKEN_FILE, or HONE_WORKER_TOKEN
     broker_url = "redis://127.0.0.1:6379/0"   # or HONE_BROKER_URL; without one the agent only polls
+    adapter_cache_gib = 20                    # disk for adapters of fine-tuned models; the least used ones go
 
     [[models]]
     name = "smollm2-135m-instruct"            # what customers write in "model"
@@ -16,6 +17,8 @@
     #                                         # to it by itself. Default: 64 on "cpu", else 256
     online_share = 0.5                        # part of that number that is left to them while others' requests wait
     #                                         # in the same engine
+    lora = {max_loras = 4, max_rank = 16}     # adapters at once, and how large; false: none. Default: these on "cpu",
+    #                                         # else 8 of rank 64, and none with a command of your own
     max_model_len = 2048                      # optional, as are the next four: passed on to the engine
     # tensor_parallel_size, pipeline_parallel_size, quantization, dtype
     # start_timeout_seconds = 600             # how long the engine may take until /health answers
@@ -59,17 +62,38 @@ MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 AGENT_OWNED = frozenset({"host", "port", "uds", "api-key", "model", "served-model-name"})
 """Engine arguments that the agent chooses itself."""
+LORA_OWNED = frozenset(
+    {"enable-lora", "max-loras", "max-lora-rank", "max-cpu-loras", "lora-modules", "lora-target-modules"}
+)
+"""Those that follow from ``lora``."""
 
 IN_FLIGHT = {"cpu": 64}
 """Default of ``max_in_flight`` by device ..."""
 IN_FLIGHT_ELSEWHERE = 256
 """... and on any other: what vLLM batches at most unless it is told otherwise."""
 
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""Values of ``max_rank`` that vLLM takes."""
+
 Value = TypeVar("Value")
 
 
 class ConfigError(ValueError):
     """The configuration cannot be used; the text names the key, what is wrong, and what would be right."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """What an engine makes room for; more room costs memory, and on a CPU a higher rank costs time with every token."""
+
+    max_loras: int
+    max_rank: int
+
+
+LORA = {"cpu": LoraConfig(max_loras=4, max_rank=16)}
+"""Default of ``lora`` by device ..."""
+LORA_ELSEWHERE = LoraConfig(max_loras=8, max_rank=64)
+"""... and on any other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +104,7 @@ class ModelConfig:
     source: str
     device: str
     max_in_flight: int
+    lora: LoraConfig | None = None
     online_share: float = 0.5
     tensor_parallel_size: int | None = None
     pipeline_parallel_size: int | None = None
@@ -92,6 +117,16 @@ class ModelConfig:
     engine_args: dict[str, EngineArgument] = field(default_factory=dict)
     """Kebab-case names without the dashes in front."""
     environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def keeps_a_slot_free(self) -> bool:
+        """Whether the engine's last slot must hold no adapter (:mod:`.adapter_slots`)."""
+        return self.device == "cpu"
+
+    @property
+    def adapter_slots(self) -> int:
+        """How many adapters may be loaded at once."""
+        return self.lora.max_loras - self.keeps_a_slot_free if self.lora else 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +155,7 @@ class NodeConfig:
     token: str = field(default="", repr=False)
     broker_url: str = field(default="", repr=False)
     """May hold a password."""
+    adapter_cache_bytes: int = 20 * 2**30
 
     def model_folder(self, model: ModelConfig) -> Path:
         """Where ``prepare`` puts the weights and ``hone-model.json``."""
@@ -171,6 +207,7 @@ def _node(document: _Table, home: Path, environ: Mapping[str, str]) -> NodeConfi
     if not MODEL_NAME.fullmatch(name):
         raise ConfigError(f"node.name: {name!r} must be letters, digits, '.', '_' and '-' (it names a folder)")
     in_file = {key: node.take(key, str, "") for key in ("control_plane_url", "token_file", "broker_url")}
+    adapter_cache_gib = node.positive("adapter_cache_gib", 20)
     node.finish()
     url = environ.get("HONE_CONTROL_PLANE_URL") or in_file["control_plane_url"]
     if url and not url.startswith(("http://", "https://")):
@@ -188,6 +225,7 @@ def _node(document: _Table, home: Path, environ: Mapping[str, str]) -> NodeConfi
         control_plane_url=url.rstrip("/"),
         token=environ.get("HONE_WORKER_TOKEN", "").strip() or _secret(home, token_file),
         broker_url=environ.get("HONE_BROKER_URL") or in_file["broker_url"],
+        adapter_cache_bytes=adapter_cache_gib * 2**30,
     )
 
 
@@ -207,11 +245,13 @@ def _model(table: _Table, home: Path) -> ModelConfig:
     if not MODEL_NAME.fullmatch(name):
         raise ConfigError(f"{table.where}.name: {name!r} must be letters, digits, '.', '_' and '-', at most 128")
     device = table.take("device", str)
+    command = tuple(table.strings("command"))
     model = ModelConfig(
         name=name,
         source=_source(table, home),
         device=device,
         max_in_flight=table.positive("max_in_flight", IN_FLIGHT.get(device, IN_FLIGHT_ELSEWHERE)),
+        lora=_lora(table, device, has_command=bool(command)),
         online_share=table.part("online_share", 0.5),
         tensor_parallel_size=table.positive("tensor_parallel_size", None),
         pipeline_parallel_size=table.positive("pipeline_parallel_size", None),
@@ -220,7 +260,7 @@ def _model(table: _Table, home: Path) -> ModelConfig:
         max_model_len=table.positive("max_model_len", None),
         start_timeout_seconds=table.positive("start_timeout_seconds", 600),
         restart_pause_seconds=table.positive("restart_pause_seconds", 300),
-        command=tuple(table.strings("command")),
+        command=command,
         engine_args=_engine_args(table.table("engine_args", required=False)),
         environment=_environment(table.table("environment", required=False)),
     )
@@ -246,6 +286,25 @@ def _training(table: _Table, known: list[str]) -> TrainingConfig:
     return training
 
 
+def _lora(table: _Table, device: str, *, has_command: bool) -> LoraConfig | None:
+    default = None if has_command else LORA.get(device, LORA_ELSEWHERE)
+    if table.is_off("lora"):
+        return None
+    given = table.table("lora", required=False)
+    max_loras = given.positive("max_loras", default.max_loras if default else None)
+    max_rank = given.positive("max_rank", default.max_rank if default else None)
+    given.finish()
+    if max_loras is None and max_rank is None:
+        return None
+    if max_loras is None or max_rank is None:
+        raise ConfigError(f"{given.where} needs both max_loras and max_rank where the engine's command is your own")
+    if max_rank not in LORA_RANKS:
+        raise ConfigError(f"{given.where}.max_rank: {max_rank} must be one of {', '.join(map(str, LORA_RANKS))}")
+    if device == "cpu" and max_loras < 2:
+        raise ConfigError(f"{given.where}.max_loras: must be at least 2 on the CPU, where one slot stays free")
+    return LoraConfig(max_loras=max_loras, max_rank=max_rank)
+
+
 def _source(table: _Table, home: Path) -> str:
     source: str = table.take("source", str)
     scheme, _, rest = source.partition(":")
@@ -267,6 +326,8 @@ def _engine_args(table: _Table) -> dict[str, EngineArgument]:
         where, name = f"{table.where}.{key}", key.replace("_", "-").lstrip("-")
         if name in AGENT_OWNED:
             raise ConfigError(f"{where}: the agent sets --{name} itself")
+        if name in LORA_OWNED:
+            raise ConfigError(f"{where}: write lora = {{max_loras = ..., max_rank = ...}} or lora = false instead")
         if name in arguments:
             raise ConfigError(f"{where}: --{name} is given twice, in snake_case and in kebab-case")
         if name.startswith("no-"):
@@ -325,6 +386,9 @@ class _Table:
         if not all(isinstance(value, str) for value in values):
             raise ConfigError(f"{self._name(key)}: {values!r} must be an array of text")
         return values
+
+    def is_off(self, key: str) -> bool:
+        return self._values.get(key) is False and self.take(key, bool) is False
 
     def table(self, key: str, *, required: bool = True) -> _Table:
         return _Table(self.take(key, dict, _REQUIRED if required else {}), self._name(key))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import structlog
 
+from .adapters import write_zero_adapter
 from .config import ModelConfig
 from .engine_server import EngineDied, EngineServer
 from .flapping import Flapping
@@ -48,6 +49,11 @@ class Engine:
         while self.server is None:
             await self._ready.wait()
         return self.server
+
+    def zero_adapter(self) -> Path | None:
+        """The folder of an adapter of zeros for this model; None where the modules of the model are not known."""
+        modules = (read_card(self._folder) or {}).get("modules")
+        return write_zero_adapter(self._record.with_suffix(".zeros"), modules) if modules else None
 
     async def supervise(self) -> None:
         """Run until cancelled; then no process of the engine is left."""
@@ -95,7 +101,11 @@ class Engine:
         context_length = self.model.max_model_len or int((card or {}).get("context_length", 0))
         try:
             return await EngineServer.launch(
-                self.model, self._folder, context_length=context_length, record=self._record
+                self.model,
+                self._folder,
+                context_length=context_length,
+                modules=(card or {}).get("modules", {}),
+                record=self._record,
             )
         except OSError as error:
             raise EngineDied(f"the engine's command could not be started: {error}") from error

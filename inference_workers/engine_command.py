@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from .config import EngineArgument, ModelConfig
@@ -43,8 +43,13 @@ DEVICE_ENVIRONMENT = {
 }
 
 
-def engine_command(model: ModelConfig, folder: Path, *, context_length: int, port: int) -> list[str]:
-    """The argument vector. A command of the operator's own gets the four flags every engine needs, no defaults."""
+def engine_command(
+    model: ModelConfig, folder: Path, *, context_length: int, port: int, modules: Iterable[str] = ()
+) -> list[str]:
+    """The argument vector. A command of the operator's own gets the four flags every engine needs, no defaults.
+
+    ``modules`` are the names of the linear modules that adapters may change (``hone-model.json``).
+    """
     owned: dict[str, EngineArgument] = {
         "host": "127.0.0.1",
         "port": port,
@@ -53,7 +58,7 @@ def engine_command(model: ModelConfig, folder: Path, *, context_length: int, por
     }
     if model.command:
         return [*model.command, *_flags(owned | model.engine_args)]
-    arguments = _arguments(model)
+    arguments = _arguments(model, modules)
     if arguments.get("enable-chunked-prefill") is False and "max-num-batched-tokens" not in arguments:
         arguments["max-num-batched-tokens"] = context_length  # a whole prompt must fit one step
     return [*VLLM, *_flags(owned | arguments)]
@@ -66,7 +71,8 @@ def engine_environment(model: ModelConfig, *, api_key: str, environ: Mapping[str
     """
     inherited = {key: value for key, value in environ.items() if not key.startswith("HONE_")}
     defaults = COMMON_ENVIRONMENT | DEVICE_ENVIRONMENT.get(model.device, {})
-    return defaults | inherited | model.environment | {"VLLM_API_KEY": api_key}
+    owned = {"VLLM_API_KEY": api_key} | ({"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"} if model.lora else {})
+    return defaults | inherited | model.environment | owned
 
 
 def batch_members(model: ModelConfig) -> dict[str, int]:
@@ -79,8 +85,23 @@ def batch_members(model: ModelConfig) -> dict[str, int]:
     return {"priority": BATCH_PRIORITY} if by_priority else {}
 
 
-def _arguments(model: ModelConfig) -> dict[str, EngineArgument]:
-    return COMMON_ARGS | DEVICE_ARGS.get(model.device, {}) | _named(model) | model.engine_args
+def _arguments(model: ModelConfig, modules: Iterable[str] = ()) -> dict[str, EngineArgument]:
+    return COMMON_ARGS | DEVICE_ARGS.get(model.device, {}) | _named(model) | _lora(model, modules) | model.engine_args
+
+
+def _lora(model: ModelConfig, modules: Iterable[str]) -> dict[str, EngineArgument]:
+    if model.lora is None:
+        return {}
+    arguments: dict[str, EngineArgument] = {
+        "enable-lora": True,
+        "max-loras": model.lora.max_loras,
+        "max-lora-rank": model.lora.max_rank,
+    }
+    if suffixes := sorted({name.rpartition(".")[2] for name in modules}):
+        # Otherwise the last layer is made ready for adapters, too, though none may change it: that costs time with
+        # every token, and on the CPU backend a request for prompt_logprobs then kills the engine.
+        arguments["lora-target-modules"] = list(suffixes)
+    return arguments
 
 
 def _named(model: ModelConfig) -> dict[str, EngineArgument]:

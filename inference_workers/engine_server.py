@@ -12,6 +12,7 @@ import re
 import secrets
 import socket
 from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ PROBE_TIMEOUT_SECONDS = 5.0
 SILENCE_SECONDS = 60.0
 """An engine that answers no probe for so long is dead; a busy one may well miss a few."""
 STOP_GRACE_SECONDS = 5.0
+LOAD_SECONDS = 120.0
+"""For an adapter to be loaded: it waits for the end of the engine's step, and is read from the disk."""
 IDLE_CONNECTION_SECONDS = 30.0
 
 _LOAD = re.compile(rb"^vllm:num_requests_(running|waiting)\{[^}\n]*\} (\S+)", re.MULTILINE)
@@ -61,11 +64,13 @@ class EngineServer:
         self._forwarding = asyncio.create_task(self._forward_output())
 
     @classmethod
-    async def launch(cls, model: ModelConfig, folder: Path, *, context_length: int, record: Path) -> EngineServer:
+    async def launch(
+        cls, model: ModelConfig, folder: Path, *, context_length: int, modules: Iterable[str], record: Path
+    ) -> EngineServer:
         """Start the process on a free port of this machine, with a key that only this object knows."""
         port, api_key = _free_port(), secrets.token_urlsafe(32)
         tree = await ProcessTree.start(
-            engine_command(model, folder, context_length=context_length, port=port),
+            engine_command(model, folder, context_length=context_length, port=port, modules=modules),
             environment=engine_environment(model, api_key=api_key),
             record=record,
         )
@@ -147,6 +152,21 @@ class EngineServer:
             numbers[name] = numbers.get(name, 0) + int(float(value))
         return EngineLoad(numbers[b"running"], numbers[b"waiting"]) if len(numbers) == 2 else None
 
+    async def load_adapter(self, name: str, folder: Path, *, again: bool = False) -> str | None:
+        """Load the adapter in a folder under a name; why the engine refuses, or None.
+
+        ``again``: one that is loaded is read anew. Raises :class:`EngineTrouble` and :class:`EngineDied`.
+        """
+        body = {"lora_name": name, "lora_path": str(folder), "load_inplace": again}
+        status, answer = await self._order("/v1/load_lora_adapter", body)
+        return None if status == 200 else answer
+
+    async def unload_adapter(self, name: str) -> None:
+        """Forget an adapter; one that is not loaded is fine."""
+        status, answer = await self._order("/v1/unload_lora_adapter", {"lora_name": name})
+        if status not in (200, 404):
+            raise EngineTrouble(answer)
+
     async def stop(self) -> None:
         """End every process of the engine; requests in flight fail."""
         await self._tree.stop(STOP_GRACE_SECONDS)
@@ -170,6 +190,25 @@ class EngineServer:
         if not isinstance(answer, dict):
             raise await self._trouble("the engine's answer is not a JSON object")
         return status, answer
+
+    async def _order(self, path: str, body: dict[str, Any]) -> tuple[int, str]:
+        """Status and text of an answer, or the message of the error in it."""
+        if self._session.closed:
+            raise EngineDied("the engine was stopped")
+        timeout = aiohttp.ClientTimeout(total=LOAD_SECONDS)
+        try:
+            async with self._session.post(path, json=body, timeout=timeout) as response:
+                content, status = await response.read(), response.status
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise await self._trouble(type(error).__name__) from error
+        if status >= 500:
+            trouble = await self._trouble(f"the engine answered {status}")
+            if isinstance(trouble, EngineDied):
+                raise trouble
+        try:
+            return status, str(orjson.loads(content)["error"]["message"])[:500]
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            return status, content[:500].decode(errors="replace")
 
     async def _trouble(self, reason: str) -> EngineTrouble | EngineDied:
         self._suspicion.set()

@@ -12,10 +12,12 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 
 import structlog
 
 from . import protocol
+from .adapters import AdapterDamaged, AdapterStore
 from .client import ControlPlane, ControlPlaneError, LeaseLost
 from .rows import Row, encode_result, failed_row, row_of
 
@@ -40,15 +42,20 @@ class LeaseRun:
         on_change: Callable[[], None],
         *,
         members: dict[str, int],
+        store: AdapterStore,
     ) -> None:
         """``members`` are added to the body of every row."""
         self.grant = grant
         self.work = protocol.decode(protocol.ShardWork, grant.work)
+        self.adapter = self.work.adapter
+        self.folder = Path()
+        """Where the adapter is, once there are rows that wait for it."""
         self.waiting: deque[Row] = deque()
         self.running: dict[Row, asyncio.Task[None]] = {}
         self.ended = False
         """No row of this lease may start any more."""
-        self._control_plane, self._on_change, self._members = control_plane, on_change, members
+        self._control_plane, self._on_change = control_plane, on_change
+        self._members, self._store = members, store
         self._unfinished: int | None = None  # known when the input has been read
         self._finished: deque[bytes] = deque()
         self._oldest_finished_at = 0.0
@@ -79,6 +86,8 @@ class LeaseRun:
         began = loop.time()
         self._log.info("lease_started", rows=self.work.rows, next_segment=self._next_segment)
         outcome = "dropped"
+        if self.adapter is not None:
+            self._store.hold(self.adapter)
         try:
             async with asyncio.TaskGroup() as group:
                 background = [group.create_task(self._await_loss()), group.create_task(self._read())]
@@ -96,6 +105,8 @@ class LeaseRun:
         finally:
             self._stop_rows()
             self._on_change()
+            if self.adapter is not None:
+                self._store.release(self.adapter)
             seconds = loop.time() - began
             self._log.info("lease_ended", outcome=outcome, committed=self._committed, seconds=round(seconds, 2))
 
@@ -138,6 +149,11 @@ class LeaseRun:
 
     async def _read(self) -> None:
         rows = await self._control_plane.read_input(self.grant)
+        if self.adapter is not None:
+            try:
+                self.folder = await self._store.fetch(self._control_plane, self.grant, self.adapter)
+            except AdapterDamaged as error:
+                self.end(protocol.LeaseFailure(code="adapter_damaged", message=str(error)))
         if self.ended:
             return
         self.waiting.extend(row_of(self.grant.id, row, self._members) for row in rows)

@@ -157,10 +157,10 @@ def _read_tensor(name: str, entry: object) -> _Tensor:
 
 
 def _read_pair(name: str, value: object) -> tuple[int, int]:
-    match value:
-        case [int(), int()] if all(type(number) is int and 0 <= number < 2**48 for number in value):
-            return value[0], value[1]
-    _refuse(f"{name}: shape and data_offsets must be two whole numbers each")
+    pair = value if isinstance(value, list) else []
+    if len(pair) != 2 or not all(type(number) is int and 0 <= number < 2**48 for number in pair):
+        _refuse(f"{name}: shape and data_offsets must be two whole numbers each")
+    return pair[0], pair[1]
 
 
 def _check_shapes(tensors: Mapping[str, _Tensor], modules: Mapping[str, tuple[int, int]], rank: int) -> int:

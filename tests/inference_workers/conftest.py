@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -11,12 +12,14 @@ from typing import Any
 import aiohttp
 import pytest
 
+from inference_workers.adapters import AdapterStore
 from inference_workers.batch import BatchRunner
 from inference_workers.client import ControlPlane, ControlPlaneError
 from inference_workers.config import ModelConfig
 from inference_workers.engine import Engine
 from inference_workers.heartbeat import Heartbeat
 from tests.inference_workers.control_plane import TOKEN, FakeControlPlane
+from tests.support.adapter_files import MODULES
 
 STAND_IN = Path(__file__).parents[1] / "support" / "stand_in_engine.py"
 MODEL = "stand-in"
@@ -78,6 +81,9 @@ async def start_node(control_plane: FakeControlPlane, tmp_path: Path) -> AsyncIt
             await asyncio.sleep(0.2)
 
     async def start(*, max_in_flight: int = 8, latency_ms: int = 0, **options: Any) -> Node:
+        adapter_bytes = options.pop("adapter_bytes", 1_000_000)
+        if lora := options.get("lora"):
+            options["engine_args"] = {"max-loras": lora.max_loras, **options.get("engine_args", {})}
         model = ModelConfig(
             name=MODEL,
             source="folder:/nowhere",
@@ -88,7 +94,11 @@ async def start_node(control_plane: FakeControlPlane, tmp_path: Path) -> AsyncIt
         )
         engine = Engine(model, tmp_path / "model", tmp_path / "worker" / "stand-in.process.json")
         clients.append(ControlPlane(control_plane.url, TOKEN))
-        runner = BatchRunner(engine, clients[-1], incarnation="test")
+        if model.lora:  # as prepare and the configuration's own engine would have it
+            (tmp_path / "model").mkdir(exist_ok=True)
+            (tmp_path / "model" / "hone-model.json").write_text(json.dumps({"modules": MODULES}))
+        store = AdapterStore(tmp_path / "adapters", max_bytes=adapter_bytes)
+        runner = BatchRunner(engine, clients[-1], store, incarnation="test")
         runner.node_id, runner.poll_seconds = "node_1", 0.1
         runners.append(runner)
         heartbeat = Heartbeat(clients[-1], [runner], incarnation="test")

@@ -40,6 +40,10 @@ class Shard:
     segments: dict[int, str] = field(default_factory=dict)
     failures: list[dict[str, Any]] = field(default_factory=list)
     beats: int = 0
+    kind: protocol.LeaseKind = protocol.LeaseKind.BATCH_SHARD
+    adapter: protocol.AdapterRef | None = None
+    files: dict[str, bytes] = field(default_factory=dict)
+    """What the adapter's files are sent as."""
 
     @property
     def token(self) -> str:
@@ -59,6 +63,9 @@ class FakeControlPlane:
         self.segment_sizes: list[int] = []
         self.answered_lines: list[int] = []
         """In the order of their commits."""
+        self.inventories: list[list[str]] = []
+        self.deleted: set[str] = set()
+        """Addresses of adapters that nodes are to drop."""
         self.orders_drain = False
         self.down = False
         """Answer 503 to everything."""
@@ -75,6 +82,8 @@ class FakeControlPlane:
         """One shard with a row per body; lines count on from the shards before."""
         first = 1 + sum(len(shard.rows) for shard in self.shards.values())
         rows = {first + index: body for index, body in enumerate(bodies)}
+        if "adapter" in options:
+            options.setdefault("kind", protocol.LeaseKind.TUNED_SHARD)
         shard = Shard(id=f"lease_{len(self.shards) + 1}", model=model, rows=rows, **options)
         self.shards[shard.id] = shard
         return shard
@@ -85,7 +94,9 @@ class FakeControlPlane:
         app.router.add_post(f"{root}/nodes", self._hello)
         app.router.add_post(f"{root}/nodes/{{id}}/heartbeat", self._report)
         app.router.add_post(f"{root}/nodes/{{id}}/leases", self._lease)
+        app.router.add_post(f"{root}/nodes/{{id}}/adapters", self._adapters)
         app.router.add_get(f"{root}/leases/{{id}}/input", self._input)
+        app.router.add_get(f"{root}/leases/{{id}}/adapter/{{path}}", self._adapter)
         app.router.add_put(f"{root}/leases/{{id}}/segments/{{n}}", self._segment)
         app.router.add_post(f"{root}/leases/{{id}}/complete", self._complete)
         app.router.add_post(f"{root}/leases/{{id}}/fail", self._fail)
@@ -172,24 +183,27 @@ class FakeControlPlane:
         wanted = protocol.decode(protocol.LeaseRequest, await request.json())
         for shard in self.shards.values():
             is_wanted = shard.model in wanted.models and shard.organization_id not in wanted.except_organizations
-            if shard.state == "queued" and is_wanted:
+            if shard.state == "queued" and is_wanted and shard.kind in wanted.kinds:
                 shard.state = "leased"
                 shard.epoch += 1
                 shard.segments = {}
                 missing = len(shard.rows) - len(shard.results)
-                work = protocol.ShardWork(
+                work: Any = protocol.ShardWork(
                     batch_id="batch_1",
                     endpoint=shard.endpoint,
                     rows=missing,
                     next_segment=0,
                     row_timeout_seconds=shard.row_timeout_seconds,
+                    adapter=shard.adapter,
                 )
+                if shard.kind is protocol.LeaseKind.CANARY and shard.adapter is not None:
+                    work = protocol.CanaryWork(adapter=shard.adapter)
                 return _answer(
                     protocol.LeaseGrant(
                         id=shard.id,
                         token=shard.token,
                         epoch=shard.epoch,
-                        kind=protocol.LeaseKind.BATCH_SHARD,
+                        kind=shard.kind,
                         model=shard.model,
                         organization_id=shard.organization_id,
                         weight=shard.weight,
@@ -214,6 +228,17 @@ class FakeControlPlane:
             json.dumps({"line": line, "body": body}) for line, body in shard.rows.items() if line not in shard.results
         ]
         return web.Response(text="\n".join(lines) + "\n", content_type="application/x-ndjson")
+
+    async def _adapter(self, request: web.Request) -> web.StreamResponse:
+        shard = self._held(request)
+        if shard is None:
+            return _error(409, "lease_lost")
+        return web.Response(body=shard.files[request.match_info["path"]], content_type="application/octet-stream")
+
+    async def _adapters(self, request: web.Request) -> web.Response:
+        inventory = protocol.decode(protocol.AdapterInventory, await request.json())
+        self.inventories.append(inventory.addresses)
+        return _answer(protocol.AdapterOrders(drop=[one for one in inventory.addresses if one in self.deleted]))
 
     async def _segment(self, request: web.Request) -> web.Response:
         content = await request.read()

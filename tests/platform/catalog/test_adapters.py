@@ -14,9 +14,10 @@ from catalog.models import BaseModel
 from common.errors import HoneError
 from inference_workers.protocol import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from tests.services import storage_root
-from tests.support.adapters import CONFIG, RANK, adapter_contents, safetensors, shapes_of, stored
+from tests.support.adapter_files import CONFIG, MODULES, RANK, adapter_contents, safetensors, shapes_of
+from tests.support.adapters import stored
 from tests.support.cast import Cast
-from tests.support.model import MODULES, add_model
+from tests.support.model import add_model
 
 Q_PROJ = "base_model.model.model.layers.0.self_attn.q_proj"
 INFINITE = {"F32": b"\0\0\x80\x7f", "BF16": b"\x80\x7f", "F16": b"\0\x7c"}

@@ -20,7 +20,8 @@ from tenants.models import Organization
 from tenants.scope import tenant_scope
 from tenants.services import create_api_key
 from tests.services import storage_root
-from tests.support.adapters import adapter_contents, publish, register, stored
+from tests.support.adapter_files import adapter_contents
+from tests.support.adapters import publish, register, stored
 from tests.support.blobs import blobs
 from tests.support.cast import MODEL, ApiClient, Cast, Member
 from tests.support.facts import query_owner

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from fleet.services import sweep_leases
-from tests.support.adapters import CONFIG
+from tests.support.adapter_files import CONFIG
 from tests.support.cast import MODEL, Cast
 from tests.support.facts import let_back_off_pass, let_leases_run_out
 from tests.support.jobs import (
