@@ -17,6 +17,8 @@ import orjson
 from .protocol import EvaluationResult, EvaluationWork, ModelAnswer, RowResult
 from .rows import Row, token_counts
 
+QUESTIONS = 4
+"""At most about one row: an answer and a likelihood, of both models."""
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 
@@ -32,8 +34,6 @@ class System(StrEnum):
 class Question(Row):
     """One request about a held-out row."""
 
-    endpoint: str
-    """Path below the engine's root."""
     system: System
     asks_loss: bool
     """For the likelihood of the reference, else for an answer."""
