@@ -126,7 +126,7 @@ class BatchRunner:
             await asyncio.gather(*late, return_exceptions=True)
 
     @property
-    def _runs(self) -> list[LeaseRun | CanaryRun]:
+    def _runs(self) -> list[HeldLease | CanaryRun]:
         return [*self._leases, *self._canaries]
 
     @property

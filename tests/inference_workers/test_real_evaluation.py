@@ -44,7 +44,7 @@ async def control_plane() -> AsyncIterator[EvaluationPlane]:
 
 def held_out(tokenizer: Tokenizer) -> list[dict[str, Any]]:
     """Rows of three tasks, as a prepared dataset has them; of a conversation the answers alone are trained on."""
-    questions = [
+    questions: list[tuple[str, str, dict[str, Any]]] = [
         *((f"Is the mood of '{text}' good?", LABELS[number % 2], {"choices": LABELS}) for number, text in MOODS),
         *((f"Read as JSON: {name} is {age}.", _json(name, age), {"json_schema": SCHEMA}) for name, age in PEOPLE),
         *((f"What is {number} plus {number}?", f"It is {2 * number}, of course.", {}) for number in range(4)),

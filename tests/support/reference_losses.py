@@ -7,6 +7,7 @@ log-likelihood of its trained tokens by the base model and by the model with the
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -24,10 +25,9 @@ def main() -> None:
     sys.stdout.write(json.dumps(list(zip(base, tuned, strict=True))))
 
 
-@torch.no_grad()
-def _loss(model: torch.nn.Module, row: dict[str, list[int]]) -> float:
-    ids = torch.tensor([row["ids"]])
-    scores = torch.log_softmax(model(ids).logits[0].double(), dim=-1)
+def _loss(model: torch.nn.Module, row: dict[str, Any]) -> float:
+    with torch.no_grad():
+        scores = torch.log_softmax(model(torch.tensor([row["ids"]])).logits[0].double(), dim=-1)
     places = [place for start, end in row["trained"] for place in range(max(1, start), end)]
     return -sum(float(scores[place - 1, row["ids"][place]]) for place in places) / len(places)
 
