@@ -6,6 +6,7 @@ The node knows how to look (:mod:`inference_workers.canary`); here is what follo
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 from django.utils import timezone
 
@@ -15,9 +16,10 @@ from finetuning.closing import fail_after_trial
 from finetuning.evaluation import go_on_after_trial
 from finetuning.models import Canary
 from fleet.handlers import LeaseHandler
-from fleet.models import Lease
-from fleet.services import create_lease
+from fleet.models import OPEN_STATES, Lease
+from fleet.services import create_lease, revoke_leases
 from inference_workers.protocol import CanaryWork, LeaseKind
+from tenants.scope import tenant_scope
 
 ESTIMATED_TOKENS = 1_000
 PATIENCE = timedelta(hours=1)
@@ -37,6 +39,15 @@ def start_canary(*, model: FineTunedModel) -> Canary:
         deadline_at=timezone.now() + PATIENCE,
     )
     return Canary.objects.create(organization_id=model.organization_id, model=model, lease=lease)
+
+
+def give_up_trials(*, organization_id: UUID) -> None:
+    """Try nothing of the organisation any more, which is being deleted: what still waits will never be ready."""
+    with tenant_scope(organization_id):
+        waiting = list(Canary.objects.filter(lease__state__in=OPEN_STATES).select_related("model"))
+        revoke_leases(lease_ids=[canary.lease_id for canary in waiting])
+        for canary in waiting:
+            mark_refused(model=canary.model, reason="its organisation is being deleted")
 
 
 class CanaryHandler(LeaseHandler):

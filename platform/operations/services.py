@@ -5,6 +5,7 @@ goes last.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -18,6 +19,10 @@ from batches.models import TERMINAL, Batch
 from common.database import SYSTEM
 from common.errors import HoneError
 from common.storage import Removed, delete_folder
+from finetuning.canaries import give_up_trials
+from finetuning.closing import cancel_job
+from finetuning.models import TERMINAL as JOB_TERMINAL
+from finetuning.models import FineTuningJob
 from operations.holdings import EMPTIED, KEPT, references, removed_models, tenant_models
 from operations.selectors import find_organization, open_work
 from tenants.models import ApiKey, Membership, Organization, Project, ServiceAccount, TenantModel
@@ -46,8 +51,8 @@ def delete_organization(
     """Delete an organisation whose name is ``confirm``; ``by`` goes into the audit trail. Again is harmless.
 
     ``conflict`` while there is open work, and nothing has changed. With ``should_cancel_work`` its keys are revoked
-    and its batches cancelled, which charges what has finished, and up to ``wait_seconds`` are spent until the workers
-    have ended them; ``conflict`` after that time says what is still open: run it again.
+    and its batches and jobs cancelled, which charges what has finished, and up to ``wait_seconds`` are spent until the
+    workers have ended them; ``conflict`` after that time says what is still open: run it again.
     """
     organization = find_organization(wire_id=wire_id)
     deletion = Deletion()
@@ -73,22 +78,31 @@ def _end_work(organization: Organization, wait_seconds: float) -> None:
     with tenant_scope(organization.id):
         keys = list(ApiKey.objects.filter(revoked_at=None))
         batches = list(Batch.objects.exclude(status__in=TERMINAL).select_related("project"))
+        jobs = list(FineTuningJob.objects.exclude(status__in=JOB_TERMINAL).select_related("project"))
     for key in keys:
         revoke_key(key=key, actor=SYSTEM_ACTOR)
     if organization.status != Organization.Status.ACTIVE:
-        # Nobody works for one that is suspended, not even to end its batches. Its keys are gone.
+        # Nobody works for one that is suspended, not even to end its work. Its keys are gone.
         set_organization_status(organization=organization, status=Organization.Status.ACTIVE, actor=SYSTEM_ACTOR)
     for batch in batches:
-        try:
-            cancel_batch(project=batch.project, wire_id=batch.wire_id, actor=SYSTEM_ACTOR)
-        except HoneError as error:
-            if error.code != "conflict":  # it ends by itself, or waits for the operator: see below
-                raise
+        _unless_ending(cancel_batch, project=batch.project, wire_id=batch.wire_id)
+    for job in jobs:
+        _unless_ending(cancel_job, project=job.project, wire_id=job.wire_id)
+    give_up_trials(organization_id=organization.id)
     give_up_at = time.monotonic() + wait_seconds
     while left := open_work(organization_id=organization.id):
         if time.monotonic() >= give_up_at:
-            raise HoneError("conflict", f"The keys are revoked and the batches cancelled, not all has ended: {left}")
+            raise HoneError("conflict", f"The keys are revoked and the work cancelled, not all has ended: {left}")
         time.sleep(POLL_SECONDS)
+
+
+def _unless_ending(cancel: Callable[..., object], *, project: Project, wire_id: str) -> None:
+    """Cancel work, unless it ends by itself or waits for the operator: whoever waits for its end sees that."""
+    try:
+        cancel(project=project, wire_id=wire_id, actor=SYSTEM_ACTOR)
+    except HoneError as error:
+        if error.code != "conflict":
+            raise
 
 
 def _close(organization: Organization, by: str) -> None:

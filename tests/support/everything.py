@@ -13,7 +13,8 @@ from notifications.services import emit_event
 from tenants.scope import tenant_scope
 from tests.support.adapters import publish, register
 from tests.support.cast import MODEL, Member
-from tests.support.model import add_model
+from tests.support.jobs import checkpoint, claim, complete, metrics, queue, train, upload_checkpoint
+from tests.support.model import add_chat_model
 from tests.support.receiver import open_receiver
 from tests.support.rows import jsonl, line, submit
 from tests.support.uploads import begin
@@ -30,6 +31,8 @@ class Everything:
     finished_batch_id: str
     webhook_endpoint_id: str
     delivery_id: str
+    job_id: str
+    finished_job_id: str
     upload_id: str
     part_id: str
     project_id: str
@@ -47,9 +50,9 @@ class Everything:
 def make_everything(member: Member, folder: Path) -> Everything:
     """A finished batch with a failed row, another that waits, a file that nobody uses, one that arrives, money held.
 
-    And a file of training data whose report names a bad row.
+    And a file of training data whose report names a bad row, a job that has trained a model, another that waits.
     """
-    add_model(folder / "model")
+    add_chat_model(folder / "model")
     worker = Worker()
     finished = submit(member, jsonl([line(1), line(2), {"custom_id": "bad"}]), on_invalid="skip")
     run_control()
@@ -73,9 +76,21 @@ def make_everything(member: Member, folder: Path) -> Everything:
         delivery_id=delivery_id,
         upload_id=upload_id,
         part_id=part_id,
+        **_train(member),
         **_fine_tune(member),
         **_administer(member),
     )
+
+
+def _train(member: Member) -> dict[str, str]:
+    """A job with a checkpoint that has come to its end, and one whose training waits."""
+    finished = queue(member)
+    grant = claim(f"trainer-of-{member.organization.id.hex}")
+    upload_checkpoint(grant, 1)
+    grant.report(metrics(1, 1, 10), checkpoint(2, 1))
+    train(grant, finished, first=3)
+    complete(grant)
+    return {"job_id": queue(member)["id"], "finished_job_id": finished["id"]}
 
 
 def _fine_tune(member: Member) -> dict[str, str]:
@@ -83,10 +98,12 @@ def _fine_tune(member: Member) -> dict[str, str]:
     first, second, lone = (publish(member) for _ in range(3))
     with tenant_scope(member.organization.id):
         start_canary(model=register(member))
-    for path, model in (("", first), ("/support-bot", second)):
-        answer = member.client.post(
-            f"/v1/models/aliases{path}", {"model": model.name} | ({} if path else {"alias": "support-bot"})
-        )
+    for path, fields in (
+        ("", {"alias": "support-bot", "model": first.name}),
+        ("/support-bot", {"model": second.name}),
+        ("", {"alias": "steady-bot", "model": first.name}),
+    ):
+        answer = member.client.post(f"/v1/models/aliases{path}", fields)
         assert answer.status_code == 200, answer.content
     permissions = f"/v1/fine_tuning/checkpoints/{lone.name}/permissions"
     answer = member.admin.post(permissions, {"project_ids": [member.project.wire_id]})

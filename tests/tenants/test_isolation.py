@@ -42,11 +42,14 @@ TENANT_OBJECTS = {
     "checkpoint": ("ft:", "tuned_model"),
     "alias": ("alias-", "alias"),
     "permission_id": ("cp_", "permission_id"),
+    "job_id": ("ftjob-", "job_id"),
 }
 """Parameter of a route -> prefix of its ids, and which of Alice's objects stands for it."""
 ENDED = {
     "/v1/batches/<str:batch_id>/retry": {"batch_id": "finished_batch_id"},
     "/v1/files/<str:file_id>/report/rejects": {"file_id": "training_file_id"},
+    "/v1/fine_tuning/jobs/<str:job_id>/logs": {"job_id": "finished_job_id"},
+    "/v1/fine_tuning/jobs/<str:job_id>/download": {"job_id": "finished_job_id"},
 }
 """Routes that want an object in another state."""
 MODEL_ROUTES = {
@@ -64,7 +67,7 @@ _PARAMETER = re.compile(r"<\w+:(\w+)>")
 ID_ROUTES = [
     (method, path, OPERATIONS[operation].key_kind == ADMIN)
     for method, path, operation in public_operations()
-    if _PARAMETER.findall(path)
+    if set(_PARAMETER.findall(path)) - SHARED_OBJECTS
 ]
 ADMINISTRATION = [
     "/v1/organization/admin_api_keys",
@@ -81,7 +84,7 @@ COUNTS = [
     "/v1/organization/usage/embeddings",
 ]
 """Its sums, since some time."""
-LISTS = ["/v1/files", "/v1/batches", "/v1/webhook_endpoints", "/v1/models/aliases"]
+LISTS = ["/v1/files", "/v1/batches", "/v1/fine_tuning/jobs", "/v1/webhook_endpoints", "/v1/models/aliases"]
 """Of a project."""
 TEST_OF_A_WEBHOOK = "/v1/webhook_endpoints/<str:webhook_endpoint_id>/test"
 COMPLETION = "/v1/uploads/<str:upload_id>/complete"
@@ -139,7 +142,7 @@ def other_project(member: Member) -> ApiClient:
 
 def test_every_parameter_of_every_route_is_known() -> None:
     used = {name for _, path, _ in public_operations() for name in _PARAMETER.findall(path + BODIES.get(path, ""))}
-    assert used == TENANT_OBJECTS.keys()
+    assert used == TENANT_OBJECTS.keys() | SHARED_OBJECTS
     assert len(ID_ROUTES) >= 5
 
 
@@ -215,7 +218,7 @@ def test_administration_shows_ones_own_alone(cast: Cast, everything: Everything)
 
 def test_a_strangers_ids_narrow_usage_to_nothing(cast: Cast, everything: Everything) -> None:
     with tenant_scope(cast.alice.organization.id):
-        used = UsageEvent.objects.select_related("project", "api_key").get()
+        used = UsageEvent.objects.select_related("project", "api_key").get(operation="completions")
     since = f"start_time={int(time.time()) - 86_400}"
     for path in COUNTS[:2]:
         for narrow in (f"project_ids[]={used.project.wire_id}", f"api_key_ids[]={used.api_key.wire_id}"):

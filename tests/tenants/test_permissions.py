@@ -91,8 +91,8 @@ def test_roles_differ_as_their_names_say() -> None:
     assert ROLE_SCOPES[Role.DEVELOPER] == PROJECT_SCOPES
     assert ROLE_SCOPES[Role.BILLING] == {"billing.read", "usage.read", "projects.read"}
     assert ROLE_SCOPES[Role.VIEWER] == {
-        "files.read", "models.read", "batches.read", "webhooks.read", "keys.read", "members.read", "projects.read",
-        "audit.read", "usage.read", "billing.read",
+        "files.read", "models.read", "weights.read", "batches.read", "fine_tuning.read", "webhooks.read", "keys.read",
+        "members.read", "projects.read", "audit.read", "usage.read", "billing.read",
     }  # fmt: skip
 
 

@@ -31,12 +31,7 @@ def quote(cast: Cast, **fields: Any) -> Any:
         {},
         {"method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2, "batch_size": 5}}}},
         {"validation_fraction": 0.25, "seed": 7},
-        {
-            "method": {
-                "type": "supervised",
-                "supervised": {"hyperparameters": {"max_seq_length": 40, "train_on": "all"}},
-            }
-        },
+        {"hyperparameters": {"max_seq_length": 40, "train_on": "all"}},
     ],
 )
 def test_what_is_quoted_is_what_is_held(cast: Cast, fields: dict[str, Any]) -> None:

@@ -13,11 +13,11 @@ import pytest
 from fleet.services import sweep_leases
 from tests.support.cast import Cast
 from tests.support.facts import count, let_back_off_pass, let_leases_run_out, query_owner
-from tests.support.jobs import act, claim, create, metrics, queue, retrieve, train, upload_checkpoint
+from tests.support.jobs import act, claim, create, metrics, queue, retrieve, train, try_models, upload_checkpoint
 from tests.support.ledger import books
 from tests.support.model import TRAINING
 from tests.support.threads import at_once
-from tests.support.worker import Grant, Worker, run_control
+from tests.support.worker import Worker, run_control
 
 pytestmark = pytest.mark.usefixtures("model")
 
@@ -48,18 +48,12 @@ def bring_to_its_end(cast: Cast, job: Any) -> Any:
         run_control()
         worker = Worker(name="finisher")
         worker.report(trains=True)
-        while (answer := worker.request_lease(kinds=["canary"])).status_code == 200:
-            grant = answer.json()
-            worker.call("POST", f"leases/{grant['id']}/complete", {}, lease=_held(worker, grant))
+        try_models(worker)
         run_control()
         if retrieve(cast.alice, job)["status"] in TERMINAL:
             break
         act(cast.alice, job, "cancel")
     return retrieve(cast.alice, job)
-
-
-def _held(worker: Worker, grant: dict[str, Any]) -> Any:
-    return Grant(worker, grant["id"], grant["token"], grant["epoch"], grant["work"])
 
 
 def assert_the_books_agree(cast: Cast, job: Any) -> None:

@@ -49,8 +49,8 @@ def test_every_row_and_every_byte_is_there(cast: Cast, everything: Everything, f
     assert {table: len(lines(folder / entry["path"])) for table, entry in manifest["tables"].items()} == expected
     with tenant_scope(cast.alice.organization.id):
         files = {file.wire_id: file.sha256 for file in StoredFile.objects.all()}
-    assert len(files) == 5
-    assert manifest["contents"]["files"] == 5
+    assert len(files) == 9
+    assert manifest["contents"]["files"] == 9
     assert {path.name: sha256(path.read_bytes()).hexdigest() for path in (folder / "contents").iterdir()} == files
     output_id = retrieve(cast.alice, {"id": everything.finished_batch_id})["output_file_id"]
     content = cast.alice.client.get(f"/v1/files/{output_id}/content").getvalue()
@@ -137,7 +137,7 @@ def test_a_file_that_is_deleted_meanwhile_is_named_as_missing(
 
     monkeypatch.setattr(export, "_export_contents", delete_first)
     manifest = export_organization(wire_id=cast.alice.organization.wire_id, folder=folder)
-    assert (manifest["contents"]["files"], manifest["contents"]["missing"]) == (4, 1)
+    assert (manifest["contents"]["files"], manifest["contents"]["missing"]) == (8, 1)
     missing = [entry for entry in lines(folder / "contents.ndjson") if entry["path"] is None]
     assert missing == [{"file_id": everything.file_id, "path": None, "bytes": 0, "sha256": None}]
 
