@@ -24,6 +24,8 @@ from .client import ControlPlane, ControlPlaneError, NodeReplaced, ProtocolUnsup
 from .engine import Engine
 from .engine_command import batch_members
 from .engine_server import EngineDied, EngineServer
+from .evaluation_run import EvaluationRun
+from .held_lease import HeldLease
 from .lease_run import LeaseRun
 from .pace import Pace
 from .protocol import AdapterRef
@@ -59,7 +61,7 @@ class BatchRunner:
         self._pace = Pace(engine.model)
         self._quarantine: Quarantine[Row] = Quarantine(engine.model.max_in_flight)
         self._members = batch_members(engine.model)
-        self._leases: dict[LeaseRun, asyncio.Task[None]] = {}
+        self._leases: dict[HeldLease, asyncio.Task[None]] = {}
         self._canaries: dict[CanaryRun, asyncio.Task[None]] = {}
         self._fallen: list[Row] = []
         self._in_flight = 0
@@ -124,7 +126,7 @@ class BatchRunner:
             await asyncio.gather(*late, return_exceptions=True)
 
     @property
-    def _runs(self) -> list[LeaseRun | CanaryRun]:
+    def _runs(self) -> list[HeldLease | CanaryRun]:
         return [*self._leases, *self._canaries]
 
     @property
@@ -201,7 +203,7 @@ class BatchRunner:
     def _kinds(self) -> list[protocol.LeaseKind]:
         kinds = [protocol.LeaseKind.BATCH_SHARD]
         if self.engine.model.adapter_slots:
-            kinds.append(protocol.LeaseKind.TUNED_SHARD)
+            kinds += [protocol.LeaseKind.TUNED_SHARD, protocol.LeaseKind.EVALUATION]
             # Not while rows are found out that kill the engine: a canary cannot tell who did.
             if not self._canaries and not self._quarantine.isolating:
                 kinds.append(protocol.LeaseKind.CANARY)
@@ -214,11 +216,12 @@ class BatchRunner:
             self._canaries[canary] = asyncio.create_task(canary.run())
             self._canaries[canary].add_done_callback(lambda task: self._canary_ended(canary, task))
         else:
-            lease = LeaseRun(grant, plane, changed, members=members, store=store)
+            kind = EvaluationRun if grant.kind is protocol.LeaseKind.EVALUATION else LeaseRun
+            lease = kind(grant, plane, changed, members=members, store=store)
             self._leases[lease] = asyncio.create_task(lease.run())
             self._leases[lease].add_done_callback(lambda task: self._lease_ended(lease, task))
 
-    def _lease_ended(self, lease: LeaseRun, task: asyncio.Task[None]) -> None:
+    def _lease_ended(self, lease: HeldLease, task: asyncio.Task[None]) -> None:
         del self._leases[lease]
         self._quarantine.forget(row for row in self._quarantine.suspects if row.lease_id == lease.grant.id)
         self._note_end(lease.grant, task)
@@ -249,7 +252,7 @@ class BatchRunner:
             self._change.clear()
             await _within(pause, self._change)
 
-    def _next_row(self) -> tuple[LeaseRun, Row] | None:
+    def _next_row(self) -> tuple[HeldLease, Row] | None:
         if self._quarantine.isolating:
             suspects = self._quarantine.suspects
             lease = self._lease_of(suspects[0]) if suspects else None
@@ -284,28 +287,26 @@ class BatchRunner:
                 self._slots.pin(canary.adapter)
                 canary.admit(server)
 
-    def _share_of(self, lease: LeaseRun) -> float:
+    def _share_of(self, lease: HeldLease) -> float:
         """Rows in flight per weight of the lease's organisation."""
         return self._in_flight_of[lease.grant.organization_id] / lease.grant.weight
 
-    def _lease_of(self, row: Row) -> LeaseRun | None:
+    def _lease_of(self, row: Row) -> HeldLease | None:
         """The lease that still wants the row answered."""
         return next((lease for lease in self._leases if lease.grant.id == row.lease_id and not lease.ended), None)
 
-    def _start(self, lease: LeaseRun, row: Row, server: EngineServer) -> None:
+    def _start(self, lease: HeldLease, row: Row, server: EngineServer) -> None:
         self._in_flight += 1
         self._requests += row.requests
         self._in_flight_of[lease.grant.organization_id] += 1
         self._slots.pin(lease.adapter)
         lease.running[row] = asyncio.create_task(self._run_row(lease, row, server))
 
-    async def _run_row(self, lease: LeaseRun, row: Row, server: EngineServer) -> None:
+    async def _run_row(self, lease: HeldLease, row: Row, server: EngineServer) -> None:
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            result = await answer_row(
-                server, row, endpoint=lease.work.endpoint, timeout_seconds=lease.work.row_timeout_seconds
-            )
+            result = await answer_row(server, row, timeout_seconds=lease.row_timeout_seconds)
         except EngineDied:
             self._fallen.append(row)
         except asyncio.CancelledError:

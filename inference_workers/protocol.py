@@ -95,6 +95,7 @@ class LeaseKind(StrEnum):
     TRAINING = "training"
     """Of a model that the node says it trains, whether or not its engine is ready."""
     EVALUATION = "evaluation"
+    """Have base and tuned model answer held-out rows."""
 
 
 class ModelState(StrEnum):
@@ -362,6 +363,53 @@ class TrainingEvents:
     """``POST leases/{id}/events``; those that the control plane has already are ignored."""
 
     events: list[TrainingEvent]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationWork:
+    """``LeaseGrant.work`` of kind ``evaluation``.
+
+    ``GET leases/{id}/inputs/evaluation.ndjson`` has the held-out rows as NDJSON: ``line``, ``messages`` or ``prompt``,
+    ``max_tokens``, perhaps ``choices`` or ``json_schema`` that the answer is held to, and ``ids`` with the spans of
+    ``trained`` positions whose loss is wanted. Put ``evaluation.ndjson``, an :class:`EvaluationResult` for each row
+    in the same order, before the lease is completed.
+    """
+
+    job_id: str
+    adapter: AdapterRef
+    rows: int
+    data: BlobRef
+    """The rows."""
+    context_length: int
+    """Tokens of prompt and answer that the model takes."""
+    row_timeout_seconds: float
+    """For one request; a row is up to four."""
+    cache_salt: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelAnswer:
+    """What one model made of a held-out row."""
+
+    text: str | None
+    """None: it could not be asked (:attr:`error` says why)."""
+    loss: float | None = None
+    """Mean negative log-likelihood of the reference's trained tokens, in nats."""
+    tokens: int = 0
+    """How many tokens the loss is the mean of."""
+    error: str | None = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+    """Of all requests about the row, as the engine counted them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationResult:
+    """Both models' answers to a held-out row; ``line`` is its 1-based number in the customer's file."""
+
+    line: int
+    base: ModelAnswer
+    tuned: ModelAnswer
 
 
 @dataclass(frozen=True, kw_only=True)

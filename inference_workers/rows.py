@@ -28,26 +28,28 @@ class Row:
     line: int
     body: bytes
     """JSON, as the engine gets it."""
+    endpoint: str
+    """Path below the engine's root."""
     requests: int = 1
     """As how many requests the engine counts it."""
 
 
-def row_of(lease_id: str, work: WorkRow, members: dict[str, int]) -> Row:
+def row_of(lease_id: str, work: WorkRow, members: dict[str, int], *, endpoint: str) -> Row:
     """The row of a lease; ``members`` are what this engine gets with every row of a batch."""
     prompt = work.body.get("prompt", work.body.get("input"))
     prompts = len(prompt) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1
     choices = work.body.get("n")
     requests = prompts * choices if isinstance(choices, int) and choices > 0 else prompts
-    return Row(lease_id, work.line, orjson.dumps(work.body | members), requests)
+    return Row(lease_id, work.line, orjson.dumps(work.body | members), endpoint, requests)
 
 
-async def answer_row(server: EngineServer, row: Row, *, endpoint: str, timeout_seconds: float) -> RowResult:
+async def answer_row(server: EngineServer, row: Row, *, timeout_seconds: float) -> RowResult:
     """The row's result. Raises ``EngineDied``; cancelling it aborts the request in the engine."""
     request_id = f"req_{secrets.token_hex(16)}"
     for attempt in range(TRIES):
         try:
             async with asyncio.timeout(timeout_seconds):
-                status, body = await server.post(endpoint, row.body, request_id=request_id)
+                status, body = await server.post(row.endpoint, row.body, request_id=request_id)
             return RowResult(line=row.line, request_id=request_id, status=status, body=body)
         except TimeoutError:
             message = f"The request was not answered within {timeout_seconds:g} seconds."
@@ -64,10 +66,16 @@ def failed_row(row: Row, code: str, message: str, request_id: str = "") -> RowRe
 
 
 def tokens_of(result: RowResult) -> int:
+    """Prompt and completion tokens together."""
+    return sum(token_counts(result))
+
+
+def token_counts(result: RowResult) -> tuple[int, int]:
     """Prompt and completion tokens, as the engine counted them; 0 where it did not."""
     usage: Any = (result.body or {}).get("usage")
-    counts = (usage.get("prompt_tokens"), usage.get("completion_tokens")) if isinstance(usage, dict) else ()
-    return sum(count for count in counts if isinstance(count, int))
+    counts = (usage.get("prompt_tokens"), usage.get("completion_tokens")) if isinstance(usage, dict) else (0, 0)
+    prompt, completion = (count if isinstance(count, int) else 0 for count in counts)
+    return prompt, completion
 
 
 def encode_result(result: RowResult) -> bytes:

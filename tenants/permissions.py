@@ -77,6 +77,8 @@ OPERATIONS: dict[str, Permission] = {
     "fine_tuning.list_events": Permission(PROJECT, "fine_tuning.read"),
     "fine_tuning.list_checkpoints": Permission(PROJECT, "fine_tuning.read"),
     "fine_tuning.logs": Permission(PROJECT, "fine_tuning.read"),
+    "fine_tuning.evaluation": Permission(PROJECT, "fine_tuning.read"),
+    "fine_tuning.evaluation_examples": Permission(PROJECT, "fine_tuning.read"),
     "fine_tuning.download": Permission(PROJECT, "weights.read"),
     "fine_tuning.quote": Permission(PROJECT, "fine_tuning.write"),
     "fine_tuning.list_recipes": Permission(PROJECT, "fine_tuning.read"),

@@ -13,8 +13,8 @@ from django.utils import timezone
 from catalog.models import FineTunedModel
 from catalog.publishing import adapter_ref, mark_ready, mark_refused
 from finetuning.closing import fail_after_trial
+from finetuning.evaluation import go_on_after_trial
 from finetuning.models import Canary
-from finetuning.stages import go_on_after_trial
 from fleet.handlers import LeaseHandler
 from fleet.models import OPEN_STATES, Lease
 from fleet.services import create_lease, revoke_leases

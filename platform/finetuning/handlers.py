@@ -3,11 +3,29 @@
 from dataclasses import asdict
 from typing import Any
 
+from catalog.models import FineTunedModel
 from finetuning.closing import fail_job
+from finetuning.evaluation import (
+    begin_evaluation,
+    complete_evaluation,
+    describe_evaluation,
+    fail_evaluation,
+    let_go_of_evaluation,
+    tuned_model_of,
+    write_report,
+)
 from finetuning.preparation import prepare_job
 from finetuning.publication import conclude_job, publish_checkpoint, publish_model, refuse_checkpoint
 from finetuning.selectors import get_leased_job
-from finetuning.stages import CHECKPOINT_KIND, CONCLUSION_KIND, PREPARATION_KIND, PUBLICATION_KIND, TRAINING_KIND
+from finetuning.stages import (
+    CHECKPOINT_KIND,
+    CONCLUSION_KIND,
+    EVALUATION_KIND,
+    PREPARATION_KIND,
+    PUBLICATION_KIND,
+    REPORT_KIND,
+    TRAINING_KIND,
+)
 from finetuning.training import (
     begin_training,
     complete_training,
@@ -46,6 +64,50 @@ class PublicationHandler(StageHandler):
     def run(self, lease: Lease) -> None:
         """Publish."""
         publish_model(lease=lease)
+
+
+class EvaluationHandler(LeaseHandler):
+    """Held-out rows that a node asks both models about."""
+
+    kind = EVALUATION_KIND
+
+    def claimed(self, lease: Lease) -> None:
+        """It has begun."""
+        begin_evaluation(lease=lease)
+
+    def describe(self, lease: Lease) -> dict[str, Any]:
+        """The fields of :class:`inference_workers.protocol.EvaluationWork`."""
+        return asdict(describe_evaluation(lease=lease))
+
+    def adapter(self, lease: Lease) -> FineTunedModel | None:
+        """The model that is evaluated."""
+        return tuned_model_of(get_leased_job(lease=lease))
+
+    def completed(self, lease: Lease) -> None:
+        """Only with the results."""
+        complete_evaluation(lease=lease)
+
+    def released(self, lease: Lease) -> None:
+        """It waits again."""
+        let_go_of_evaluation(lease=lease)
+
+    def exhausted(self, lease: Lease, *, code: str, message: str) -> None:
+        """The job goes on without it."""
+        fail_evaluation(lease=lease, code=code, message=message)
+
+
+class ReportHandler(ControlHandler):
+    """What the answers of both models amount to."""
+
+    kind = REPORT_KIND
+
+    def run(self, lease: Lease) -> None:
+        """Judge them."""
+        write_report(lease=lease)
+
+    def exhausted(self, lease: Lease, *, code: str, message: str) -> None:
+        """The job goes on without it."""
+        fail_evaluation(lease=lease, code=code, message=message)
 
 
 class ConclusionHandler(StageHandler):

@@ -230,6 +230,50 @@ class Artifact(TenantModel):
         indexes: ClassVar = [models.Index(fields=["storage_key"], name="artifact_by_storage_key")]
 
 
+class EvaluationReport(TenantModel):
+    """What base and tuned model made of the held-out rows of a job: the figures, and what they decided."""
+
+    class Status(models.TextChoices):
+        """Of the evaluation; that it failed fails no job."""
+
+        QUEUED = "queued"
+        RUNNING = "running"
+        SUCCEEDED = "succeeded"
+        FAILED = "failed"
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    job = models.OneToOneField(FineTuningJob, on_delete=models.PROTECT, related_name="evaluation", db_constraint=False)
+    status = models.CharField(max_length=16, choices=Status, default=Status.QUEUED)
+    error = models.JSONField(null=True)
+    """``{"code", "message"}`` of a failed one."""
+    rows = models.PositiveIntegerField()
+    """Held out for it."""
+    summary = models.JSONField(null=True)
+    """As :func:`finetuning.figures.as_json` writes it."""
+    samples = models.JSONField(null=True)
+    """As :class:`finetuning.samples.Samples` writes them."""
+    gate = models.JSONField(null=True)
+    """``{"passed", "reasons", "checks", "promoted"}`` once it is known whether the job's alias moves."""
+    examples_key = models.CharField(max_length=255, blank=True)
+    """Blob with every row and both answers, a line each (:func:`finetuning.samples.example_as_json`)."""
+    examples_bytes = models.BigIntegerField(default=0)
+    input_tokens = models.BigIntegerField(default=0)
+    output_tokens = models.BigIntegerField(default=0)
+    """Of all that both models were asked: noted, and not charged for."""
+    created_at = models.DateTimeField(default=timezone.now)
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        indexes: ClassVar = [
+            models.Index(fields=["examples_key"], condition=~models.Q(examples_key=""), name="evaluation_by_examples"),
+        ]
+
+    @property
+    def shown_status(self) -> str:
+        """*cancelled* where the job has ended before its evaluation."""
+        return "cancelled" if self.finished_at is None and self.job.is_terminal else self.status
+
+
 class Canary(TenantModel):
     """The trial of a model on a node."""
 

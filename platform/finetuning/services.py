@@ -11,6 +11,7 @@ from finetuning.closing import with_locked_job
 from finetuning.continuation import starting_point
 from finetuning.events import tell
 from finetuning.funding import hold_for, is_cap_near
+from finetuning.gates import as_request, parse_gate
 from finetuning.models import FineTuningJob
 from finetuning.shaping import shape_of
 from finetuning.stages import PREPARATION_KIND, TRAINING_KIND, queue_stage
@@ -55,6 +56,7 @@ def create_job(*, project: Project, key: ApiKey, new: NewJob, request: CreateReq
             "'early_stopping' needs rows to judge by: give a validation_file or a validation_fraction",
             param=f"method.{new.method}.hyperparameters.early_stopping",
         )
+    gate = _checked_gate(new)
     with tenant_scope(project.organization_id):
         made = earlier(request, FineTuningJob)
         if made is not None:
@@ -82,7 +84,7 @@ def create_job(*, project: Project, key: ApiKey, new: NewJob, request: CreateReq
             recipe=new.recipe,
             column_mapping=new.column_mapping,
             validation_fraction=0 if validation_file else new.validation_fraction,
-            promote_if=new.promote_if,
+            promote_if=gate,
             alias=new.alias,
             training_file=training_file,
             validation_file=validation_file,
@@ -159,6 +161,24 @@ def resume_job(*, project: Project, wire_id: str, actor: str, max_cost_nanos: in
         return job
 
     return with_locked_job(project=project, wire_id=wire_id, change=resume)
+
+
+def _checked_gate(new: NewJob) -> list[dict[str, Any]] | None:
+    """The conditions of ``promote_if``, as they are stored; they need an alias to move and rows to judge by."""
+    if new.promote_if is None:
+        return None
+    conditions = parse_gate(new.promote_if)
+    if not new.alias:
+        raise HoneError(
+            "missing_required_parameter", "'promote_if' decides whether an alias moves: name the 'alias'", param="alias"
+        )
+    if not (new.validation_file or new.validation_fraction):
+        raise HoneError(
+            "invalid_value",
+            "'promote_if' needs rows to judge by: give a validation_file or a validation_fraction",
+            param="promote_if",
+        )
+    return as_request(conditions)
 
 
 def _lock_training_file(project: Project, wire_id: str, param: str) -> StoredFile:

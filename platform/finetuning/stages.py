@@ -1,7 +1,7 @@
 """The work that carries a job on, one piece after the other:
 
 preparation (control plane) -> training (node) -> publication (control plane) -> trial (node, :mod:`canaries`) ->
-conclusion (control plane).
+evaluation (node) -> report (control plane) -> conclusion (control plane).
 
 Each is a lease of its own, so each can fail, be repeated, and be killed without the others. Whoever ends one queues the
 next in the same transaction. Locks: the lease, then the job.
@@ -18,6 +18,8 @@ from inference_workers.protocol import LeaseKind
 PREPARATION_KIND = "finetuning_preparation"
 TRAINING_KIND = LeaseKind.TRAINING.value
 PUBLICATION_KIND = "finetuning_publication"
+EVALUATION_KIND = LeaseKind.EVALUATION.value
+REPORT_KIND = "finetuning_report"
 CONCLUSION_KIND = "finetuning_conclusion"
 CHECKPOINT_KIND = "finetuning_checkpoint"
 """Beside the others: one for each checkpoint that is to be published."""
@@ -38,13 +40,6 @@ def queue_stage(*, job: FineTuningJob, kind: str, model: str = "", estimated_tok
     job.lease = lease
     job.save(update_fields=["lease"])
     return lease
-
-
-def go_on_after_trial(*, lease: Lease) -> None:
-    """A node has tried a model, and it is ready; if it is a job's result, that ends. Inside the scope, lease locked."""
-    job = FineTuningJob.objects.select_for_update().filter(lease_id=lease.id).first()
-    if job is not None:
-        queue_stage(job=job, kind=CONCLUSION_KIND)
 
 
 def lock_leased_job(*, lease: Lease) -> FineTuningJob:

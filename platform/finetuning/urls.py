@@ -4,6 +4,7 @@ from django.urls import path
 
 from finetuning import api
 from finetuning.data_api import PreviewView, RecipeListView, RecipeSampleView, RecipeView
+from finetuning.evaluation_api import EvaluationView, ExampleListView
 from finetuning.worker_api import ArtifactView, EventsView, InputView
 
 urlpatterns = [
@@ -14,6 +15,8 @@ urlpatterns = [
     path("fine_tuning/jobs/<str:job_id>/resume", api.JobResumeView.as_view()),
     path("fine_tuning/jobs/<str:job_id>/events", api.JobEventListView.as_view()),
     path("fine_tuning/jobs/<str:job_id>/checkpoints", api.JobCheckpointListView.as_view()),
+    path("fine_tuning/jobs/<str:job_id>/evaluation", EvaluationView.as_view()),
+    path("fine_tuning/jobs/<str:job_id>/evaluation/examples", ExampleListView.as_view()),
     path("fine_tuning/jobs/<str:job_id>/logs", api.JobLogsView.as_view()),
     path("fine_tuning/jobs/<str:job_id>/download", api.JobDownloadView.as_view()),
     path("fine_tuning/quote", api.JobQuoteView.as_view()),

@@ -187,17 +187,6 @@ class FakeControlPlane:
                 shard.state = "leased"
                 shard.epoch += 1
                 shard.segments = {}
-                missing = len(shard.rows) - len(shard.results)
-                work: Any = protocol.ShardWork(
-                    batch_id="batch_1",
-                    endpoint=shard.endpoint,
-                    rows=missing,
-                    next_segment=0,
-                    row_timeout_seconds=shard.row_timeout_seconds,
-                    adapter=shard.adapter,
-                )
-                if shard.kind is protocol.LeaseKind.CANARY and shard.adapter is not None:
-                    work = protocol.CanaryWork(adapter=shard.adapter)
                 return _answer(
                     protocol.LeaseGrant(
                         id=shard.id,
@@ -208,12 +197,24 @@ class FakeControlPlane:
                         organization_id=shard.organization_id,
                         weight=shard.weight,
                         lease_seconds=10,
-                        estimated_tokens=missing,
+                        estimated_tokens=len(shard.rows) - len(shard.results),
                         deadline_at=0.0,
-                        work=protocol.encode(work),
+                        work=protocol.encode(self._work(shard)),
                     )
                 )
         return web.Response(status=204)
+
+    def _work(self, shard: Shard) -> Any:
+        if shard.kind is protocol.LeaseKind.CANARY and shard.adapter is not None:
+            return protocol.CanaryWork(adapter=shard.adapter)
+        return protocol.ShardWork(
+            batch_id="batch_1",
+            endpoint=shard.endpoint,
+            rows=len(shard.rows) - len(shard.results),
+            next_segment=0,
+            row_timeout_seconds=shard.row_timeout_seconds,
+            adapter=shard.adapter,
+        )
 
     def _held(self, request: web.Request) -> Shard | None:
         shard = self.shards[request.match_info["id"]]

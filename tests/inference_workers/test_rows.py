@@ -23,11 +23,12 @@ from inference_workers.rows import row_of, tokens_of
     ],
 )
 def test_a_row_counts_as_the_requests_the_engine_makes_of_it(body: dict[str, Any], requests: int) -> None:
-    assert row_of("lease_1", WorkRow(line=1, body=body), {}).requests == requests
+    assert row_of("lease_1", WorkRow(line=1, body=body), {}, endpoint="/v1/completions").requests == requests
 
 
 def test_a_row_is_sent_as_it_came_with_what_this_engine_gets() -> None:
-    row = row_of("lease_1", WorkRow(line=3, body={"model": "m", "priority": -5}), {"priority": 10})
+    work = WorkRow(line=3, body={"model": "m", "priority": -5})
+    row = row_of("lease_1", work, {"priority": 10}, endpoint="/v1/completions")
     assert (row.line, orjson.loads(row.body)) == (3, {"model": "m", "priority": 10})
 
 

@@ -13,6 +13,7 @@ from notifications.services import emit_event
 from tenants.scope import tenant_scope
 from tests.support.adapters import publish, register
 from tests.support.cast import MODEL, Member
+from tests.support.evaluations import evaluate
 from tests.support.jobs import checkpoint, claim, complete, metrics, queue, train, upload_checkpoint
 from tests.support.model import add_chat_model
 from tests.support.receiver import open_receiver
@@ -83,13 +84,14 @@ def make_everything(member: Member, folder: Path) -> Everything:
 
 
 def _train(member: Member) -> dict[str, str]:
-    """A job with a checkpoint that has come to its end, and one whose training waits."""
-    finished = queue(member)
+    """A job with a checkpoint that has come to its end and was evaluated, and one whose training waits."""
+    finished = queue(member, validation_fraction=0.25)
     grant = claim(f"trainer-of-{member.organization.id.hex}")
     upload_checkpoint(grant, 1)
     grant.report(metrics(1, 1, 10), checkpoint(2, 1))
     train(grant, finished, first=3)
     complete(grant)
+    evaluate(worker=grant.worker)
     return {"job_id": queue(member)["id"], "finished_job_id": finished["id"]}
 
 

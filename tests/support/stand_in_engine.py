@@ -231,13 +231,15 @@ class Engine:
         if body.get("stream"):
             return await self._stream(request, field, body, prompt, tokens)
         weights = self.adapters.weights_of_base() if name == self.model else self.adapters.weights_of(name)
-        completion = self._completion(field, prompt, tokens, weights) | {"model": name}
+        completion = self._completion(field, prompt, tokens, weights, _choices(body)) | {"model": name}
         if "prompt_logprobs" in body:
-            completion["choices"][0]["prompt_logprobs"] = [None, *_scores(weights + prompt, len(prompt.split()))]
+            completion["choices"][0]["prompt_logprobs"] = [None, *_scores(weights, prompt)]
         return _json(200, completion)
 
-    def _completion(self, field: str, prompt: str, tokens: int, weights: str) -> dict[str, Any]:
-        text = answer_to(weights + prompt, tokens)
+    def _completion(
+        self, field: str, prompt: str, tokens: int, weights: str, choices: list[str] | None
+    ) -> dict[str, Any]:
+        text = choice_of(weights + prompt, choices) if choices else answer_to(weights + prompt, tokens)
         choice: dict[str, Any] = {"index": 0, "finish_reason": "length", "logprobs": None}
         if field == "messages":
             choice["message"] = {"role": "assistant", "content": text}
@@ -268,9 +270,10 @@ class Engine:
         return response
 
 
-def _scores(text: str, tokens: int) -> list[dict[str, Any]]:
-    digest = hashlib.sha256(text.encode()).digest()
-    return [{str(index): {"logprob": -digest[index % 32] / 32}} for index in range(tokens)]
+def _scores(weights: str, prompt: str) -> list[dict[str, Any]]:
+    """Of each word but the first, which is its own token's number where the prompt came as such."""
+    digest = hashlib.sha256((weights + prompt).encode()).digest()
+    return [{word: {"logprob": -digest[index % 32] / 32}} for index, word in enumerate(prompt.split()[1:])]
 
 
 def answer_to(prompt: str, tokens: int) -> str:
@@ -279,12 +282,24 @@ def answer_to(prompt: str, tokens: int) -> str:
     return " ".join(WORDS[digest[index % 32] % len(WORDS)] for index in range(tokens))
 
 
+def choice_of(prompt: str, choices: list[str]) -> str:
+    """The one that follows from the prompt."""
+    return choices[hashlib.sha256(prompt.encode()).digest()[0] % len(choices)]
+
+
+def _choices(body: dict[str, Any]) -> list[str] | None:
+    structure = body.get("structured_outputs")
+    return structure.get("choice") if isinstance(structure, dict) else None
+
+
 def _prompt(value: Any) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, list) and value and all(isinstance(message, dict) for message in value):
         return "\n".join(str(message["content"]) for message in value)
-    raise ValueError("prompt must be text, messages a list of messages")
+    if isinstance(value, list) and value and all(isinstance(token, int) for token in value):
+        return " ".join(map(str, value))
+    raise ValueError("prompt must be text or tokens, messages a list of messages")
 
 
 def _usage(prompt: str, tokens: int) -> dict[str, int]:

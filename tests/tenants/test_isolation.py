@@ -48,6 +48,8 @@ TENANT_OBJECTS = {
 ENDED = {
     "/v1/batches/<str:batch_id>/retry": {"batch_id": "finished_batch_id"},
     "/v1/files/<str:file_id>/report/rejects": {"file_id": "training_file_id"},
+    "/v1/fine_tuning/jobs/<str:job_id>/evaluation": {"job_id": "finished_job_id"},
+    "/v1/fine_tuning/jobs/<str:job_id>/evaluation/examples": {"job_id": "finished_job_id"},
     "/v1/fine_tuning/jobs/<str:job_id>/logs": {"job_id": "finished_job_id"},
     "/v1/fine_tuning/jobs/<str:job_id>/download": {"job_id": "finished_job_id"},
 }
