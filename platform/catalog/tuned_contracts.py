@@ -70,9 +70,12 @@ PERMISSION = Shape(
 )
 MANIFEST = Shape(
     name="SignedManifest",
-    about="Where a fine-tuned model comes from. The signature is over the manifest as canonical JSON.",
+    about="Where a fine-tuned model comes from.",
     fields={
+        "object": constant("model.manifest"),
+        "model": text(),
         "manifest": anything("Names, digests, data, configuration, evidence."),
+        "text": text("The manifest as `manifest.json` has it: what is signed, to the byte."),
         "signature": Shape(
             name="ManifestSignature",
             about="By the installation.",

@@ -33,7 +33,7 @@ from finetuning.selectors import (
 from finetuning.services import NewJob, create_job, pause_job, resume_job
 from finetuning.wire import (
     CreateJobSerializer,
-    QuoteSerializer,
+    JobQuoteSerializer,
     asked_method,
     render_checkpoint,
     render_event,
@@ -142,10 +142,11 @@ class JobQuoteView(TenantAPIView):
     """What a job would cost."""
 
     operations: ClassVar = {"POST": "fine_tuning.quote"}
+    contracts: ClassVar = {"POST": contracts.QUOTE_JOB}
 
     def post(self, request: Request) -> Response:
         """Count the data, promise nothing."""
-        data = parsed(QuoteSerializer, request)
+        data = parsed(JobQuoteSerializer, request)
         method, hyperparameters = asked_method(data)
         wanted = QuoteRequest(
             model=data["model"],
@@ -211,6 +212,7 @@ class JobDownloadView(TenantAPIView):
     """The weights that a job has made."""
 
     operations: ClassVar = {"GET": "fine_tuning.download"}
+    contracts: ClassVar = {"GET": contracts.DOWNLOAD_JOB}
 
     def get(self, request: Request, job_id: str) -> StreamingHttpResponse:
         """A tar archive, as of the model itself."""

@@ -22,12 +22,18 @@ from common.shapes import (
     wire_id,
 )
 from files.models import StoredFile
+from finetuning.data_contracts import PROBLEM
 from finetuning.models import Checkpoint, FineTuningJob, JobEvent
-from finetuning.wire import CreateJobSerializer
+from finetuning.wire import CreateJobSerializer, JobQuoteSerializer
 
 _FILE_ID = wire_id(StoredFile.ID_PREFIX)
 _METHODS = FineTuningJob.Method.values
 _AUTO_NUMBER = {"anyOf": [constant("auto"), number()]}
+_SHORT_HYPERPARAMETERS = Shape(
+    name="FineTuningHyperparameters",
+    about="Those of OpenAI's; a job's `method` has all of them.",
+    fields=dict.fromkeys(("batch_size", "learning_rate_multiplier", "n_epochs"), _AUTO_NUMBER),
+)
 JOB = Shape(
     name="FineTuningJob",
     about="Data and a model in, a model out. What follows `method` is Hone's.",
@@ -53,11 +59,7 @@ JOB = Shape(
                 fields={"code": one_of(CODES), "message": text(), "param": nullable(text())},
             )
         ),
-        "hyperparameters": Shape(
-            name="FineTuningHyperparameters",
-            about="Those of OpenAI's; `method` has all of them.",
-            fields=dict.fromkeys(("batch_size", "learning_rate_multiplier", "n_epochs"), _AUTO_NUMBER),
-        ),
+        "hyperparameters": _SHORT_HYPERPARAMETERS,
         "integrations": {"type": "null"},
         "metadata": nullable(mapping(text(most=512))),
         "method": Shape(
@@ -196,6 +198,41 @@ LIST_CHECKPOINTS = Contract(
     summary="List the checkpoints of a job that can be called",
     query=_numbered_query(Checkpoint.ID_PREFIX),
     answer=listing(CHECKPOINT),
+)
+QUOTE = Shape(
+    name="FineTuningQuote",
+    about="What a job would process and cost at most. Nothing is promised, and nothing is held.",
+    fields={
+        "object": constant("fine_tuning.quote"),
+        "model": text(),
+        "is_trainable": boolean("With `problems` the job would fail."),
+        "problems": array(PROBLEM),
+        "examples": count(),
+        "skipped_rows": count(),
+        "truncated_rows": count(),
+        "is_estimate": boolean("Whether the tokens are those of the file's report instead of what would be learnt."),
+        "tokens_per_epoch": count(),
+        "hyperparameters": nullable(_SHORT_HYPERPARAMETERS),
+        "total_steps": count(),
+        "total_tokens": count(),
+        "price_nanos_per_token": count(),
+        "max_cost_nanos": count("In nano-dollars."),
+        "available_nanos": integer("Of the organisation's balance, in nano-dollars."),
+        "is_affordable": boolean(),
+        "estimated_seconds": nullable(count("null while no node has told how fast it trains.")),
+    },
+)
+QUOTE_JOB = Contract(
+    summary="Show what a fine-tuning job would cost",
+    body=JobQuoteSerializer,
+    answer=QUOTE,
+    errors=("model_not_found", "not_found", "invalid_purpose"),
+)
+DOWNLOAD_JOB = Contract(
+    summary="Download the model that a job has made",
+    description="The adapter in PEFT's format (safetensors), and the signed manifest.",
+    contents=(Content(media_type="application/x-tar", about="A tar archive."),),
+    errors=("conflict", "model_not_found"),
 )
 DOWNLOAD_LOGS = Contract(
     summary="Download the TensorBoard logs of a job",

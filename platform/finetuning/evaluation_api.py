@@ -7,6 +7,8 @@ from rest_framework.response import Response
 
 from common.errors import HoneError
 from common.pagination import page_limit
+from finetuning import evaluation_contracts as contracts
+from finetuning.evaluation_contracts import EXAMPLE_PREFIX, MAX_EXAMPLES
 from finetuning.figures import CONFIDENCE
 from finetuning.models import EvaluationReport
 from finetuning.reports import Example, get_evaluation, list_examples
@@ -14,8 +16,6 @@ from finetuning.selectors import get_job, number_of, numbered_id
 from tenants.access import TenantAPIView
 from tenants.scope import tenant_scope
 
-EXAMPLE_PREFIX = "evalex-"
-MAX_EXAMPLES = 1_000
 _FIGURES = ("skipped_rows", "headline", "metrics", "classes", "confusion", "fields", "slices")
 
 
@@ -23,6 +23,7 @@ class EvaluationView(TenantAPIView):
     """The evaluation of a job's model."""
 
     operations: ClassVar = {"GET": "fine_tuning.evaluation"}
+    contracts: ClassVar = {"GET": contracts.RETRIEVE_EVALUATION}
 
     def get(self, request: Request, job_id: str) -> Response:
         """Base beside tuned."""
@@ -35,6 +36,7 @@ class ExampleListView(TenantAPIView):
     """Each held-out row with both answers."""
 
     operations: ClassVar = {"GET": "fine_tuning.evaluation_examples"}
+    contracts: ClassVar = {"GET": contracts.LIST_EXAMPLES}
 
     def get(self, request: Request, job_id: str) -> Response:
         """One page, in the order of the file."""

@@ -3,7 +3,7 @@
 import math
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from drf_spectacular.utils import extend_schema_field
@@ -39,7 +39,8 @@ class AutoField(serializers.Field[Any, Any, Any, Any]):
 
     def __init__(self, schema: dict[str, Any]) -> None:
         super().__init__(required=False, allow_null=True)
-        extend_schema_field({"anyOf": [{"type": "string", "const": AUTO}, schema]})(self)
+        # Typed for classes and functions; it describes fields as well.
+        extend_schema_field({"anyOf": [{"type": "string", "const": AUTO}, schema]})(cast("Any", self))
 
     def to_internal_value(self, data: Any) -> Any:
         """Leave ``"auto"`` as it is."""
@@ -181,7 +182,7 @@ class MethodSerializer(StrictSerializer):
         return attrs
 
 
-class QuoteSerializer(StrictSerializer):
+class JobQuoteSerializer(StrictSerializer):
     """Body of ``POST /v1/fine_tuning/quote``: what decides the cost of a job."""
 
     model = serializers.CharField(max_length=300)
@@ -201,7 +202,7 @@ class QuoteSerializer(StrictSerializer):
         return attrs
 
 
-class CreateJobSerializer(QuoteSerializer):
+class CreateJobSerializer(JobQuoteSerializer):
     """Body of ``POST /v1/fine_tuning/jobs``; what OpenAI's does not have is ours."""
 
     suffix = serializers.RegexField(

@@ -15,7 +15,7 @@ class Migration(migrations.Migration):
 
     dependencies: ClassVar = [
         ("finetuning", "0003_canaries"),
-        ("tenants", "0012_fine_tuning_scopes"),
+        ("tenants", "0014_fine_tuning_scopes"),
     ]
     operations: ClassVar = [
         migrations.CreateModel(
