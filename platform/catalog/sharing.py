@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from uuid import UUID
 
+from django.db.models import QuerySet
+
 from catalog.models import CheckpointPermission, FineTunedModel
-from common.errors import not_found
+from common.errors import HoneError, not_found
 from common.ids import from_wire
 from tenants.models import Project
 from tenants.projects import lock_active_project
@@ -12,9 +14,12 @@ from tenants.scope import tenant_scope
 from tenants.services import record
 
 
-def get_shareable(*, name: str) -> FineTunedModel:
-    """A fine-tuned model of the organisation that has not been deleted, or ``not_found``. Call inside the scope."""
-    return _shareable(name, lock=False)
+def get_shareable(*, name: str, projects: QuerySet[Project]) -> FineTunedModel:
+    """A fine-tuned model of one of these projects that has not been deleted, or ``not_found``. Inside the scope."""
+    model = _shareable(name, lock=False)
+    if not projects.filter(id=model.project_id).exists():
+        raise _not_found(name)
+    return model
 
 
 def permit_projects(
@@ -56,8 +61,12 @@ def _shareable(name: str, *, lock: bool) -> FineTunedModel:
     models = FineTunedModel.objects.filter(name=name.replace("\0", "")).exclude(state=FineTunedModel.State.DELETED)
     model = (models.select_for_update(no_key=True) if lock else models).first()
     if model is None:
-        raise not_found("fine-tuned model", name, param="fine_tuned_model_checkpoint")
+        raise _not_found(name)
     return model
+
+
+def _not_found(name: str) -> HoneError:
+    return not_found("fine-tuned model", name, param="fine_tuned_model_checkpoint")
 
 
 def _record(model: FineTunedModel, permission: CheckpointPermission, what: str, actor: str) -> None:

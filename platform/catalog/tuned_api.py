@@ -22,6 +22,7 @@ from common.pagination import Page, page_request, paginate
 from tenants.access import TenantAPIView
 from tenants.models import Project
 from tenants.scope import tenant_scope
+from tenants.selectors import projects_seen
 
 _ORDERS = {"ascending": "asc", "descending": "desc"}
 
@@ -228,7 +229,7 @@ class PermissionListView(TenantAPIView):
             raise HoneError("invalid_value", "'order' must be 'ascending' or 'descending'", param="order")
         wanted = page_request({**query, "order": _ORDERS[order]}, prefix=CheckpointPermission.ID_PREFIX)
         with tenant_scope(self.principal.organization_id):
-            model = get_shareable(name=checkpoint)
+            model = get_shareable(name=checkpoint, projects=projects_seen(caller=self.principal.caller))
             permissions = CheckpointPermission.objects.filter(model_id=model.id)
             if wire_id := query.get("project_id"):
                 project_id = from_wire(Project.ID_PREFIX, wire_id)

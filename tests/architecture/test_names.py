@@ -76,6 +76,7 @@ EXTRA_MODULES = {
         "datasets",
         "evaluation",
         "evaluation_api",
+        "evaluation_contracts",
         "events",
         "examples",
         "figures",

@@ -22,7 +22,7 @@ from tenants.permissions import ADMIN_SCOPES, ALL_SCOPES, OPERATIONS, PERSON_OPE
 from tenants.scope import tenant_scope
 from tenants.services import create_admin_key, create_api_key, session_key
 from tests.support.blobs import blobs
-from tests.support.cast import MODEL, Cast, Member, make_cast
+from tests.support.cast import Cast, Member, make_cast
 from tests.support.everything import Everything, make_everything
 from tests.support.multipart import CONTENT_TYPE, field, file, form
 from tests.support.routes import all_routes, person_operations, public_operations
@@ -38,12 +38,25 @@ files.list                 project  files.read      ++?-?     +++++
 files.retrieve             project  files.read      ++?-?     +++++
 files.content              project  files.read      ++?-?     +++++
 files.delete               project  files.write     ++?-?     +++++
+files.report               project  files.read      ++?-?     +++++
+files.report_rejects       project  files.read      ++?-?     +++++
 uploads.create             project  files.write     ++?-?     +++++
 uploads.add_part           project  files.write     ++?-?     +++++
 uploads.complete           project  files.write     ++?-?     +++++
 uploads.cancel             project  files.write     ++?-?     +++++
 models.list                project  models.read     ++?-?     +++++
 models.retrieve            project  models.read     ++?-?     +++++
+models.delete              project  models.write    ++?-?     +++++
+models.manifest            project  models.read     ++?-?     +++++
+models.download            project  weights.read    ++?-?     +++++
+signing_key.retrieve       project  models.read     ++?-?     +++++
+model_aliases.list         project  models.read     ++?-?     +++++
+model_aliases.create       project  models.write    ++?-?     +++++
+model_aliases.retrieve     project  models.read     ++?-?     +++++
+model_aliases.promote      project  models.write    ++?-?     +++++
+model_aliases.rollback     project  models.write    ++?-?     +++++
+model_aliases.delete       project  models.write    ++?-?     +++++
+model_aliases.history      project  models.read     ++?-?     +++++
 batches.create             project  batches.write   ++?-?     +++++
 batches.list               project  batches.read    ++?-?     +++++
 batches.retrieve           project  batches.read    ++?-?     +++++
@@ -53,6 +66,23 @@ batches.resume             project  batches.write   ++?-?     +++++
 batches.retry              project  batches.write   ++?-?     +++++
 batches.quote              project  batches.write   ++?-?     +++++
 batches.results            project  batches.read    ++?-?     +++++
+fine_tuning.create         project  fine_tuning.write ++?-?     +++++
+fine_tuning.list           project  fine_tuning.read ++?-?     +++++
+fine_tuning.retrieve       project  fine_tuning.read ++?-?     +++++
+fine_tuning.cancel         project  fine_tuning.write ++?-?     +++++
+fine_tuning.pause          project  fine_tuning.write ++?-?     +++++
+fine_tuning.resume         project  fine_tuning.write ++?-?     +++++
+fine_tuning.list_events    project  fine_tuning.read ++?-?     +++++
+fine_tuning.list_checkpoints project  fine_tuning.read ++?-?     +++++
+fine_tuning.logs           project  fine_tuning.read ++?-?     +++++
+fine_tuning.evaluation     project  fine_tuning.read ++?-?     +++++
+fine_tuning.evaluation_examples project  fine_tuning.read ++?-?     +++++
+fine_tuning.download       project  weights.read    ++?-?     +++++
+fine_tuning.quote          project  fine_tuning.write ++?-?     +++++
+fine_tuning.list_recipes   project  fine_tuning.read ++?-?     +++++
+fine_tuning.retrieve_recipe project  fine_tuning.read ++?-?     +++++
+fine_tuning.recipe_sample  project  fine_tuning.read ++?-?     +++++
+fine_tuning.preview        project  fine_tuning.write ++?-?     +++++
 webhooks.list_event_types  project  webhooks.read   ++?-?     +++++
 webhooks.create            project  webhooks.write  ++?-?     +++++
 webhooks.list              project  webhooks.read   ++?-?     +++++
@@ -95,6 +125,9 @@ rate_limits.update         admin    projects.write  ++---     ++---
 model_permissions.retrieve admin    projects.read   ++?+?     +++++
 model_permissions.update   admin    projects.write  ++---     ++---
 model_permissions.delete   admin    projects.write  ++---     ++---
+checkpoint_permissions.list admin  projects.read   +++++     +++++
+checkpoint_permissions.create admin projects.write ++---     ++---
+checkpoint_permissions.delete admin projects.write ++---     ++---
 project_users.list         admin    members.read    ++--?     ++--+
 project_users.create       admin    members.write   ++---     ++---
 project_users.retrieve     admin    members.read    ++--?     ++--+
@@ -170,9 +203,13 @@ class World:
     one_scope: dict[str, Headers]
     all_but_one: dict[str, Headers]
 
+    def ids(self, call: Call) -> dict[str, str]:
+        """Of Alice's objects, and of a recipe."""
+        return {**ids_of(self.everything, call.path), "recipe": "sentiment"}
+
     def refused(self, headers: Headers, call: Call) -> str:
         """What comes of a call that would change something of Alice's."""
-        ids = {**ids_of(self.everything, call.path), "name": MODEL}
+        ids = self.ids(call)
         body = BODIES.get(call.path, json.dumps(NEW.get(call.path, {})))
         form_ = _UPLOAD if call.path == "/v1/files" else FORMS.get(call.path)
         return _outcome(
@@ -185,7 +222,7 @@ class World:
 
     def let_in(self, headers: Headers, call: Call) -> str:
         """What comes of a call that finds nothing to change."""
-        ids = {**ghosts(), "project_id": self.empty_project, "name": "nothing"}
+        ids = {**ghosts(), "project_id": self.empty_project, "recipe": "nothing"}
         named = {"OpenAI-Project": self.empty_project} if "OpenAI-Project" in headers else {}
         outcome = _outcome(call.method, _filled(call.path, ids), headers | named, b"?", "text/plain")
         return LET_IN if outcome == NOT_FOUND else outcome
@@ -275,7 +312,7 @@ def test_a_project_of_others_is_like_one_that_never_was(world: World, role: Role
     for call in hidden:
         answers = []
         for project_id in (world.everything.project_id, ghosts()["project_id"]):
-            ids = {**ids_of(world.everything, call.path), "name": MODEL, "project_id": project_id}
+            ids = {**world.ids(call), "project_id": project_id}
             named = {"OpenAI-Project": project_id} if call.expected[0] == "project" else {}
             answer = _send(call.method, _filled(call.path, ids), headers | named, b"?", "text/plain")
             answers.append((answer.status_code, answer.content.decode().replace(project_id, "ID")))
@@ -330,7 +367,7 @@ def test_a_stranger_who_is_signed_in(world: World) -> None:
     project = {"OpenAI-Project": world.cast.alice.project.wire_id}
     alices, ghost = world.cast.alice.organization.wire_id, f"org_{'0' * 32}"
     for call in CALLS:
-        ids = {**ids_of(world.everything, call.path), "name": MODEL}
+        ids = world.ids(call)
         answers = []
         for organization_id in (alices, ghost):
             headers = world.stranger | project | {"OpenAI-Organization": organization_id}

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +11,10 @@ from accounts.models import User
 from tenants.models import ApiKey, Membership, Project, ProjectMembership, Role
 from tenants.permissions import ADMIN_SCOPES
 from tenants.scope import tenant_scope
+from tests.support.adapters import publish
 from tests.support.cast import Cast, Member
 from tests.support.facts import change
+from tests.support.model import add_model
 from tests.support.people import join, user_id
 from tests.support.sign_in import Person, let_throttles_pass, make_person
 from tests.support.tables import rows_of
@@ -113,6 +116,21 @@ def test_two_developers_of_two_projects_are_strangers_there(cast: Cast, support:
         (404, "not_found", "OpenAI-Project"), (404, "not_found", "id"),
     ]  # fmt: skip
     assert dora.call("POST", f"/v1/uploads/{upload_id}/cancel", project=support).json()["status"] == "cancelled"
+
+
+@pytest.mark.parametrize("role", [Role.DEVELOPER, Role.VIEWER])
+def test_whose_model_is_shared_with_whom_is_seen_where_the_model_is(
+    cast: Cast, support: str, role: Role, tmp_path: Path
+) -> None:
+    add_model(tmp_path / "model")
+    model = publish(cast.alice)
+    path = f"/v1/fine_tuning/checkpoints/{model.name}/permissions"
+    assert cast.alice.admin.post(path, {"project_ids": [support]}).status_code == 200
+    dora = colleague(cast, "Dora", role)
+    add(cast, dora, support)
+    assert hidden(dora.call("GET", path)) == (404, "not_found", "fine_tuned_model_checkpoint")
+    add(cast, dora, cast.alice.project.wire_id)
+    assert [permission["project_id"] for permission in dora.call("GET", path).json()["data"]] == [support]
 
 
 def test_billing_sees_every_project_and_works_in_none(cast: Cast, support: str) -> None:
