@@ -46,7 +46,7 @@ test-fast: $(CONTROL_READY) $(WORKER_READY)
 chaos: $(CONTROL_READY) $(WORKER_READY)
 	HONE_CHAOS_KILLS=$(KILLS) $(CONTROL) -m pytest -m chaos --timeout 0
 
-bench: $(CONTROL_READY) $(WORKER_READY)
+bench: $(CONTROL_READY) .venv-worker/.installed-bench
 	$(CONTROL) -m tests.bench
 
 lint: $(CONTROL_READY)
@@ -88,6 +88,11 @@ $(WORKER_READY): infra/requirements/$(WORKER).txt pyproject.toml
 		.venv-worker/bin/python -m pip install --no-deps --extra-index-url $(TORCH_CPU_INDEX) $(TORCH)
 	.venv-worker/bin/python -m pip install --no-deps -r infra/requirements/$(WORKER).txt
 	.venv-worker/bin/python -m pip install --no-deps -e .
+	@touch $@
+
+# With what the trainer is compared with.
+.venv-worker/.installed-bench: infra/requirements/worker-bench.txt $(WORKER_READY)
+	.venv-worker/bin/python -m pip install --no-deps -r infra/requirements/worker-bench.txt
 	@touch $@
 
 .hone/lock-venv/.installed:

@@ -1,4 +1,7 @@
-"""An airline's support team sorts and answers its customers' messages, as one batch through the ``openai`` SDK."""
+"""An airline's support team trains a model that sorts its customers' messages, then sorts and answers them with it.
+
+All of it goes through the ``openai`` SDK: file, fine-tuning job, evaluation, batch, and what it has cost.
+"""
 
 import csv
 import json
@@ -7,8 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,43 +18,23 @@ from openai import OpenAI
 from openai.types import Batch
 
 from infra.demo.messages import Message, load_messages
+from infra.demo.stopwatch import Stopwatch
+from infra.demo.training import NANOS_PER_USD, Sorter, train
 from infra.dev.instance import Instance, running_instance
 from infra.dev.processes import ServicesError
 from infra.dev.services import default_home
 
 MODEL = "smollm2-135m-instruct"
+SORTED_BY_PEOPLE = 400
+"""Messages to train and to evaluate with."""
 MESSAGES = 100
+"""Others, that come in afterwards."""
 SENTIMENTS = ["negative", "neutral", "positive"]
-NANOS_PER_USD = 1_000_000_000
 
-_SORT = (
-    "You sort messages that customers send to an airline. Say whether the customer is unhappy (negative), asks or "
-    "states something plainly (neutral), or is pleased (positive)."
-)
-_EXAMPLES = [
-    ("@airline you lost my bag and nobody answers the phone!", "negative"),
-    ("@airline thank you, the crew on my flight was wonderful", "positive"),
-    ("@airline do you fly from Boston to Denver on Sundays?", "neutral"),
-]
 _ANSWER = (
     "You work for an airline's customer service. Answer the customer in two short, friendly and concrete sentences: "
     "show that you understood, and say what happens next. Write plain text."
 )
-
-
-@dataclass
-class Stopwatch:
-    """How long each part took, in seconds."""
-
-    parts: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        """Time one part and say that it begins."""
-        print(f"\n== {name}", flush=True)
-        started = time.monotonic()
-        yield
-        self.parts[name] = time.monotonic() - started
 
 
 def main() -> int:
@@ -61,8 +43,9 @@ def main() -> int:
     watch = Stopwatch()
     try:
         with watch.part("Load real customer messages"):
-            messages = load_messages(MESSAGES, cache=home / "demo")
-            print(f"{len(messages)} messages, for example: {messages[0].text}")
+            known = load_messages(SORTED_BY_PEOPLE + MESSAGES, cache=home / "demo")
+            messages, examples = known[:MESSAGES], known[MESSAGES:]
+            print(f"{len(known)} messages, for example: {messages[0].text}")
         with ExitStack() as stack:
             with watch.part("Start everything: PostgreSQL, Valkey, control plane, vLLM (prepares the model once)"):
                 port = int(os.environ["PORT"]) if "PORT" in os.environ else None
@@ -72,16 +55,17 @@ def main() -> int:
                 made = _create_organization(instance)
                 print(f"{made['organization_id']} with {made['project_id']}")
             client = OpenAI(base_url=f"{instance.base_url}/v1", api_key=made["api_key"])
-            batch, output = _run_batch(client, messages, watch)
+            sorter = train(client, MODEL, examples, watch)
+            if sorter is None:
+                return 1
+            batch, output = _run_batch(client, messages, sorter, watch)
             with watch.part("Stop everything"):
                 stack.close()
     except ServicesError as error:
         print(error, file=sys.stderr)
         return 1
     answered = _report(messages, batch, output, home / "demo" / "results.csv")
-    print("\nWhere the time went")
-    for name, seconds in watch.parts.items():
-        print(f"  {seconds:7.1f} s  {name}")
+    watch.report()
     if not answered:
         print("\nNot every row was answered.", file=sys.stderr)
     return 0 if answered else 1
@@ -93,29 +77,16 @@ def _create_organization(instance: Instance) -> dict[str, str]:
     return made
 
 
-def _requests(messages: list[Message]) -> Iterator[dict[str, Any]]:
-    examples = [
-        turn
-        for text, sentiment in _EXAMPLES
-        for turn in (
-            {"role": "user", "content": text},
-            {"role": "assistant", "content": json.dumps({"sentiment": sentiment})},
-        )
-    ]
-    schema = {
-        "type": "object",
-        "properties": {"sentiment": {"type": "string", "enum": SENTIMENTS}},
-        "required": ["sentiment"],
-        "additionalProperties": False,
-    }
+def _requests(messages: list[Message], sorter: Sorter) -> Iterator[dict[str, Any]]:
+    """Each message is sorted by the tuned model and answered by the base model, in one batch."""
     for number, message in enumerate(messages, start=1):
         question = {"role": "user", "content": message.text}
         sort = {
-            "model": MODEL,
-            "messages": [{"role": "system", "content": _SORT}, *examples, question],
-            "response_format": {"type": "json_schema", "json_schema": {"name": "ticket", "schema": schema}},
+            "model": sorter.model,
+            "messages": [{"role": "system", "content": sorter.instructions}, question],
+            "structured_outputs": {"choice": SENTIMENTS},
             "temperature": 0,
-            "max_tokens": 24,
+            "max_tokens": 8,
         }
         answer = {
             "model": MODEL,
@@ -132,9 +103,11 @@ def _requests(messages: list[Message]) -> Iterator[dict[str, Any]]:
             }
 
 
-def _run_batch(client: OpenAI, messages: list[Message], watch: Stopwatch) -> tuple[Batch, list[dict[str, Any]]]:
-    with watch.part("Upload the requests and create the batch"):
-        content = "".join(json.dumps(request) + "\n" for request in _requests(messages)).encode()
+def _run_batch(
+    client: OpenAI, messages: list[Message], sorter: Sorter, watch: Stopwatch
+) -> tuple[Batch, list[dict[str, Any]]]:
+    with watch.part(f"Upload {2 * len(messages)} requests and create the batch"):
+        content = "".join(json.dumps(request) + "\n" for request in _requests(messages, sorter)).encode()
         file = client.files.create(file=("messages.jsonl", content), purpose="batch")
         batch = client.batches.create(
             input_file_id=file.id,
@@ -143,7 +116,7 @@ def _run_batch(client: OpenAI, messages: list[Message], watch: Stopwatch) -> tup
             metadata={"demo": "airline"},
         )
         print(f"{file.id}: {file.bytes} bytes; {batch.id}: {batch.status}")
-    with watch.part("Sort and answer"):
+    with watch.part(f"Sort with {sorter.model}, answer with {MODEL}"):
         shown = ""
         while batch.status in ("validating", "in_progress", "finalizing"):
             counts = batch.request_counts
@@ -168,8 +141,9 @@ def _report(messages: list[Message], batch: Batch, output: list[dict[str, Any]],
     texts = {row["custom_id"]: row["response"]["body"]["choices"][0]["message"]["content"] for row in output}
     rows = []
     for number, message in enumerate(messages, start=1):
-        sentiment = json.loads(texts.get(f"sort-{number}") or '{"sentiment": ""}')["sentiment"]
-        rows.append((message, sentiment, " ".join((texts.get(f"answer-{number}") or "").split())))
+        rows.append(
+            (message, texts.get(f"sort-{number}") or "", " ".join((texts.get(f"answer-{number}") or "").split()))
+        )
     with results.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["message", "sentiment", "sentiment_by_people", "answer"])
@@ -185,7 +159,7 @@ def _report(messages: list[Message], batch: Batch, output: list[dict[str, Any]],
     usage, counts = batch.usage, batch.request_counts
     if usage and counts:
         cost = (batch.model_extra or {})["cost_nanos"]
-        print("\nUsage and cost")
+        print("\nUsage and cost of the batch")
         print(f"  rows           {counts.completed} answered, {counts.failed} failed, of {counts.total}")
         print(f"  input tokens   {usage.input_tokens} ({usage.input_tokens_details.cached_tokens} from the cache)")
         print(f"  output tokens  {usage.output_tokens}")

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-EXTRAS = ("control", "dev", "worker-cpu", "worker-gpu")
+EXTRAS = ("control", "dev", "worker-cpu", "worker-bench", "worker-gpu")
 _TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
 
@@ -30,7 +30,7 @@ def _compile(extra: str, environment: dict[str, str]) -> bool:
         "--no-header", "--no-annotate", "--quiet", "--python-version", "3.11", "--index-strategy",
         "unsafe-best-match", "--output-file", f"infra/requirements/{extra}.txt",
     ]  # fmt: skip
-    if extra != "worker-cpu":
+    if extra not in ("worker-cpu", "worker-bench"):
         return _succeeds(command, environment)
     command += ["--overrides", "infra/requirements/cpu-overrides.txt"]
     return _succeeds(command, environment) or _succeeds([*command, "--extra-index-url", _TORCH_CPU_INDEX], environment)

@@ -27,7 +27,7 @@ class Shape:
             "description": self.about,
             "properties": {**self.fields, **self.optional},
             "required": sorted(self.fields),
-            "additionalProperties": self.others or False,
+            "additionalProperties": False if self.others is None else self.others,
         }
 
 

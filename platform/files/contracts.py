@@ -172,6 +172,7 @@ REPORT = Shape(
     },
     others={},
 )
+_REPORTED = ("invalid_purpose", "model_not_found", "unknown_parameter", "invalid_json", "invalid_type", "conflict")
 FILE_REPORT = Contract(
     summary="Show what the rows of a file are like",
     description="Of files with the purpose `fine-tune` or `batch`. A report that nobody has asked for before is begun.",
@@ -180,16 +181,18 @@ FILE_REPORT = Contract(
         Query(name="recipe", schema=text(), about="Read the rows as this recipe does."),
         Query(name="column_mapping", schema=text(), about="Read a table's columns so: a JSON object."),
         Query(name="validation_file", schema=text(), about="Say which rows stand in this file, too."),
+        Query(name="endpoint", schema=text(), about="Of a file for batches: what its rows call."),
+        Query(name="completion_window", schema=text(), about="Of a file for batches: whose prices hold."),
     ),
     answer=REPORT,
-    errors=("invalid_purpose", "model_not_found"),
+    errors=_REPORTED,
 )
 FILE_REJECTS = Contract(
     summary="Download the bad rows of a file",
     description="With what is wrong with each; once the report is completed.",
     query=FILE_REPORT.query,
     contents=(Content(media_type="application/x-ndjson", about="One object a line."),),
-    errors=("invalid_purpose", "model_not_found", "conflict"),
+    errors=_REPORTED,
 )
 CREATE_UPLOAD = Contract(
     summary="Announce a file that comes in parts",

@@ -226,7 +226,7 @@ QUOTE_JOB = Contract(
     summary="Show what a fine-tuning job would cost",
     body=JobQuoteSerializer,
     answer=QUOTE,
-    errors=("model_not_found", "not_found", "invalid_purpose"),
+    errors=("model_not_found", "not_found", "invalid_purpose", "conflict"),
 )
 DOWNLOAD_JOB = Contract(
     summary="Download the model that a job has made",

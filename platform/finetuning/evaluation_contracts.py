@@ -47,7 +47,7 @@ _ANSWER = Shape(
     name="EvaluationAnswer",
     about="What a model made of the row.",
     fields={
-        "text": text(),
+        "text": nullable(text()),
         "score": nullable(number("Between 0 and 1.")),
         "loss": nullable(number("Of the reference, in nats per token.")),
         "tokens": count("That the loss is over."),

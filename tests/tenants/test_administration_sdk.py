@@ -199,7 +199,9 @@ def test_what_was_done_and_used_and_what_it_cost(server: Server, cast: Cast, tmp
         assert all(bucket.results == [] for bucket in organization.usage.embeddings(start_time=start).data)
         costs = organization.usage.costs(start_time=start, group_by=["line_item"])
         items = [result.line_item for bucket in costs.data for result in bucket.results]  # type: ignore[union-attr]
-        assert items == [f"{MODEL}, batch, input_tokens", f"{MODEL}, batch, output_tokens"]
+        assert items == [
+            f"{MODEL}, batch, input_tokens", f"{MODEL}, batch, output_tokens", f"{MODEL}, training, input_tokens",
+        ]  # fmt: skip
 
 
 def test_lists_turn_their_own_pages_in_every_style(server: Server, cast: Cast) -> None:

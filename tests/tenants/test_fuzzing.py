@@ -26,18 +26,23 @@ from schemathesis.specs.openapi.checks import (
 
 from accounts.models import User
 from common.database import SYSTEM
-from tenants.models import Membership, Role
-from tenants.permissions import ADMIN_SCOPES, OPERATIONS, PROJECT_SCOPES, ROLE_SCOPES
+from tenants.models import Membership, ProjectMembership, ProjectRole, Role
+from tenants.permissions import ADMIN_SCOPES, OPERATIONS, PROJECT_SCOPES, ROLE_SCOPES, SEEING_ALL_PROJECTS
 from tenants.scope import tenant_scope
 from tests.support.cast import MODEL, Cast, Member
 from tests.support.contract import schema
 from tests.support.everything import Everything, make_everything
+from tests.support.jobs import act
+from tests.support.routes import public_operations
 from tests.support.rows import jsonl, line
 from tests.support.sign_in import let_throttles_pass, make_person
-from tests.tenants.test_isolation import TENANT_OBJECTS, ghosts
+from tests.tenants.test_isolation import ghosts, ids_of
 
 EXAMPLES = int(os.environ.get("HONE_FUZZ_EXAMPLES", "2"))
-SCOPES = {role.value: scopes for role, scopes in ROLE_SCOPES.items()} | {
+BELONGING = set(Role) - SEEING_ALL_PROJECTS
+"""Roles that are members of the project, too: they would not see it otherwise."""
+SCOPES = {
+    **{role.value: scopes | (PROJECT_SCOPES if role in BELONGING else set()) for role, scopes in ROLE_SCOPES.items()},
     "project key": PROJECT_SCOPES,
     "admin key": ADMIN_SCOPES,
 }
@@ -50,6 +55,8 @@ CHECKS = [
 ]
 ENDINGS = ("update", "cancel", "delete", "archive")
 """What comes last, because it leaves less to find; a webhook is tested before guessing may move it elsewhere."""
+ROUTES = {operation: path for _, path, operation in public_operations()}
+"""Paths by operation, with converters."""
 IDENTITY = ("Authorization", "X-Session-Token", "OpenAI-Organization", "OpenAI-Project")
 """Headers that say who calls."""
 HARD = {
@@ -93,7 +100,11 @@ def headers_of(caller: str, member: Member) -> dict[str, str]:
     person = make_person(f"the-{caller}")
     user = User.objects.using(SYSTEM).get(email=person.email)
     with tenant_scope(member.organization.id):
-        Membership.objects.create(organization=member.organization, user_id=user.id, role=Role(caller))
+        membership = Membership.objects.create(organization=member.organization, user_id=user.id, role=Role(caller))
+        if membership.role in BELONGING:
+            ProjectMembership.objects.create(
+                organization=member.organization, project=member.project, membership=membership, role=ProjectRole.MEMBER
+            )
     return {
         "X-Session-Token": str(person.token),
         "OpenAI-Organization": member.organization.wire_id,
@@ -103,10 +114,8 @@ def headers_of(caller: str, member: Member) -> dict[str, str]:
 
 def paths_of(everything: Everything, name: str) -> dict[str, str]:
     """Parameters of an operation's path, of which some want objects in another state."""
-    objects = {parameter: getattr(everything, field) for parameter, (_, field) in TENANT_OBJECTS.items()}
-    if name == "batches.retry":
-        objects["batch_id"] = everything.finished_batch_id
-    return {"name": MODEL, **objects}
+    objects = ids_of(everything, ROUTES[name]) if name in ROUTES else {}
+    return {"recipe": "sentiment", **objects}
 
 
 def members_of(everything: Everything) -> dict[str, Any]:
@@ -121,10 +130,17 @@ def members_of(everything: Everything) -> dict[str, Any]:
     }
 
 
-def bodies_of(file_id: str) -> dict[str, dict[str, Any]]:
+def bodies_of(everything: Everything, file_id: str) -> dict[str, dict[str, Any]]:
     """Bodies that cannot be guessed, by operation."""
     work = {"input_file_id": file_id, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    training = {"model": MODEL, "training_file": everything.training_file_id}
     return {
+        "checkpoint_permissions.create": {"project_ids": [everything.project_id]},
+        "fine_tuning.create": training,
+        "fine_tuning.preview": training,
+        "fine_tuning.quote": training,
+        "model_aliases.create": {"alias": "guessed", "model": everything.tuned_model},
+        "model_aliases.promote": {"model": everything.tuned_model},
         "batches.create": work,
         "batches.quote": work,
         "project_users.create": {"email": "alice@example.com", "role": "member"},
@@ -144,7 +160,10 @@ def may_call(caller: str, name: str) -> bool:
 def test_every_answer_is_one_that_the_schema_promises(
     cast: Cast, everything: Everything, tmp_path: Path, caller: str
 ) -> None:
+    waiting = {"id": everything.job_id}
+    act(cast.alice, waiting, "pause")  # or a node would train it before any of Charlie's
     strangers = make_everything(cast.charlie, tmp_path / "charlie")
+    act(cast.alice, waiting, "resume")
     everythings = [everything, strangers]
     files = [cast.alice.client.upload(jsonl([line(1)])).json()["id"], strangers.file_id]
     headers = headers_of(caller, cast.alice)
@@ -152,9 +171,10 @@ def test_every_answer_is_one_that_the_schema_promises(
     application = WSGIHandler()
 
     def play(name: str, mode: GenerationMode, examples: int) -> None:
-        paths = [*(paths_of(owner, name) for owner in everythings), {"name": "ghost"} | ghosts()]
+        paths = [*(paths_of(owner, name) for owner in everythings), {"recipe": "ghost"} | ghosts()]
         bodies = [
-            (members_of(owner), bodies_of(file).get(name)) for owner, file in zip(everythings, files, strict=True)
+            (members_of(owner), bodies_of(owner, file).get(name))
+            for owner, file in zip(everythings, files, strict=True)
         ]
 
         @settings(

@@ -31,8 +31,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SECOND = 1.0
 
 
-ANSWER = 3
-"""Statements that answer ``GET /v1/models`` itself: the scope, the project's policy, the models."""
+ANSWER = 5
+"""Statements that answer ``GET /v1/models`` itself: scope, the project's policy, base models, tuned ones, aliases."""
 
 
 @pytest.fixture

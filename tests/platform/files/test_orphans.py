@@ -26,6 +26,8 @@ from tests.support.tables import rows_of
 from tests.support.threads import at_once
 from tests.support.worker import Worker, result, run_control
 
+KINDS = {"adapters", "datasets", "evaluations", "files", "parts", "reports", "segments", "training"}
+
 
 @pytest.fixture(autouse=True)
 def clean(database: None) -> Iterator[None]:
@@ -47,7 +49,9 @@ def leave_behind(cast: Cast, kind: str = "files", content: bytes = b"orphan") ->
     return save_new(cast.alice.organization.id, kind, content)
 
 
-@pytest.mark.parametrize("kind", ["files", "parts", "reports", "segments", "adapters", "datasets", "training"])
+@pytest.mark.parametrize(
+    "kind", ["files", "parts", "reports", "segments", "adapters", "datasets", "evaluations", "training"]
+)
 @pytest.mark.parametrize(("hours", "is_kept"), [(0, True), (23.9, True), (24.1, False)])
 def test_a_blob_without_a_row_is_deleted_after_a_day(cast: Cast, kind: str, hours: float, is_kept: bool) -> None:
     key = leave_behind(cast, kind)
@@ -65,9 +69,7 @@ def test_whatever_a_row_refers_to_stays_however_old_it_is(cast: Cast, tmp_path: 
     let_age(1_000)
     before = blobs(), rows_of(cast.alice.organization.id), rows_of(cast.charlie.organization.id)
     folders = (f"{cast.alice.organization.id.hex}/", f"{cast.charlie.organization.id.hex}/")
-    assert {key.split("/")[1] for key in before[0] if key.startswith(folders)} == {
-        "adapters", "datasets", "files", "parts", "reports", "segments", "training",
-    }  # fmt: skip
+    assert {key.split("/")[1] for key in before[0] if key.startswith(folders)} == KINDS
     assert delete_orphaned_blobs() == Removed()
     assert (blobs(), rows_of(cast.alice.organization.id), rows_of(cast.charlie.organization.id)) == before
 
