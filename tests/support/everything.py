@@ -43,6 +43,7 @@ class Everything:
     service_account_id: str
     invite_id: str
     tuned_model: str
+    aliased_model: str
     alias: str
     permission_id: str
     rate_limit_id: str = f"rl-{MODEL}"
@@ -110,7 +111,12 @@ def _fine_tune(member: Member) -> dict[str, str]:
     permissions = f"/v1/fine_tuning/checkpoints/{lone.name}/permissions"
     answer = member.admin.post(permissions, {"project_ids": [member.project.wire_id]})
     assert answer.status_code == 200, answer.content
-    return {"tuned_model": lone.name, "alias": "support-bot", "permission_id": answer.json()["data"][0]["id"]}
+    return {
+        "tuned_model": lone.name,
+        "aliased_model": second.name,
+        "alias": "support-bot",
+        "permission_id": answer.json()["data"][0]["id"],
+    }
 
 
 def _administer(member: Member) -> dict[str, str]:
