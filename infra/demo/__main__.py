@@ -20,12 +20,12 @@ from openai.types import Batch
 from infra.demo.messages import Message, load_messages
 from infra.demo.stopwatch import Stopwatch
 from infra.demo.training import NANOS_PER_USD, Sorter, train
-from infra.dev.instance import Instance, running_instance
+from infra.dev.instance import Instance, empty_home, running_instance
 from infra.dev.processes import ServicesError
 from infra.dev.services import default_home
 
 MODEL = "smollm2-135m-instruct"
-SORTED_BY_PEOPLE = 400
+SORTED_BY_PEOPLE = 240
 """Messages to train and to evaluate with."""
 MESSAGES = 100
 """Others, that come in afterwards."""
@@ -49,8 +49,8 @@ def main() -> int:
         with ExitStack() as stack:
             with watch.part("Start everything: PostgreSQL, Valkey, control plane, vLLM (prepares the model once)"):
                 port = int(os.environ["PORT"]) if "PORT" in os.environ else None
-                instance = stack.enter_context(running_instance(home=home, port=port))
-                print(f"Hone answers at {instance.base_url}; its log is {home / 'logs' / 'run.log'}")
+                instance = stack.enter_context(running_instance(home=empty_home("demo-instance"), port=port))
+                print(f"Hone answers at {instance.base_url}; its log is {instance.home / 'logs' / 'run.log'}")
             with watch.part("Create an organisation"):
                 made = _create_organization(instance)
                 print(f"{made['organization_id']} with {made['project_id']}")

@@ -44,6 +44,7 @@ def train(client: OpenAI, base: str, messages: list[Message], watch: Stopwatch) 
             training_file=file.id,
             suffix="airline",
             seed=7,
+            method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2, "batch_size": 16}}},
             extra_body={
                 "recipe": RECIPE,
                 "column_mapping": _MAPPING,
