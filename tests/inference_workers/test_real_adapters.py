@@ -104,7 +104,8 @@ async def test_adapters_and_the_base_side_by_side_and_what_the_canary_refuses(
     assert len(modules) == 210
     made = {f"ft:{name}": adapter(modules, seed) for seed, name in enumerate("abcd")}
     config = home / "node.toml"
-    config.write_text(f"{CONFIG.read_text()}\nlora = {{max_loras = 3, max_rank = 8}}\n")
+    of_the_model, training = CONFIG.read_text().split("[training]")
+    config.write_text(f"{of_the_model}lora = {{max_loras = 3, max_rank = 8}}\n[training]{training}")
     agent = await Agent.start(control_plane, home, config)
     try:
         await agent.until_ready(1)
@@ -157,5 +158,6 @@ async def test_adapters_and_the_base_side_by_side_and_what_the_canary_refuses(
         assert await alone(control_plane, MODEL, None) == base
         assert await alone(control_plane, "ft:b", made["ft:b"]) == expected["ft:b"]
         assert sum(entry.get("state") == "ready" for entry in agent.log) == 1
+        assert any("Platform plugin hone_cpu is activated" in entry.get("line", "") for entry in agent.log)
     finally:
         await agent.end()
