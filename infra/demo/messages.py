@@ -49,13 +49,15 @@ def load_messages(count: int, *, cache: Path) -> list[Message]:
     chosen = [
         message
         for group in by_sentiment.values()
-        for message in sorted(group, key=_shuffle_key)[: -(-count // len(by_sentiment))]
+        for message in sorted(group, key=lambda message: _lot(message, "choice"))[: -(-count // len(by_sentiment))]
     ]
-    return sorted(chosen, key=_shuffle_key)[:count]
+    # By another lot: the first one would put those of the largest group at the front.
+    return sorted(chosen, key=lambda message: _lot(message, "order"))[:count]
 
 
-def _shuffle_key(message: Message) -> str:
-    return hashlib.sha256(message.text.encode()).hexdigest()
+def _lot(message: Message, purpose: str) -> str:
+    """Chance that is the same at each call."""
+    return hashlib.sha256(f"{purpose}: {message.text}".encode()).hexdigest()
 
 
 def _download(corpus: Path) -> None:
