@@ -158,6 +158,6 @@ async def test_adapters_and_the_base_side_by_side_and_what_the_canary_refuses(
         assert await alone(control_plane, MODEL, None) == base
         assert await alone(control_plane, "ft:b", made["ft:b"]) == expected["ft:b"]
         assert sum(entry.get("state") == "ready" for entry in agent.log) == 1
-        assert any("Platform plugin hone_cpu is activated" in entry.get("line", "") for entry in agent.log)
+        assert any("Using GroupedPunicaWrapper" in entry.get("line", "") for entry in agent.log)
     finally:
         await agent.end()
