@@ -26,6 +26,7 @@ from fleet.services import create_worker_token, sweep_leases
 from fleet.tasks import run_control_work
 from tests.support.adapter_files import adapter_contents
 from tests.support.cast import MODEL, Cast
+from tests.support.evaluations import evaluate_what_waits, evaluation_of, held_out
 from tests.support.facts import change, let_back_off_pass, query_owner
 from tests.support.jobs import create, retrieve, training_file, try_models
 from tests.support.model import TRAINING
@@ -151,7 +152,8 @@ def test_a_job_survives_kills_at_random_moments_and_is_charged_once(cast: Cast, 
     chance = random.Random(SEED)
     house = House()
     method = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 1, "batch_size": 1}}}
-    job = create(cast.alice, training_file=training_file(cast.alice, ROWS), method=method)
+    files = {"training_file": training_file(cast.alice, ROWS), "validation_file": held_out(cast.alice)}
+    job = create(cast.alice, method=method, **files)
     kills = [node.kill_trainer, node.kill_agent] * 2 + [node.kill_trainer]
     chance.shuffle(kills)
     for number, kill in enumerate(kills, start=1):
@@ -160,11 +162,12 @@ def test_a_job_survives_kills_at_random_moments_and_is_charged_once(cast: Cast, 
         kill()
     house.until(partial(has_steps, job, ROWS), seconds=90)
     trial = Worker(name="trial")
-    house.until(lambda: try_models(trial) >= 0 and has_ended(cast, job), seconds=60)
+    house.until(lambda: try_models(trial) + evaluate_what_waits(trial) >= 0 and has_ended(cast, job), seconds=60)
     done = retrieve(cast.alice, job)
     assert done["status"] == "succeeded", (SEED, done["error"], (tmp_path / "node" / "agent.log").read_text()[-3_000:])
     losses = {step: random.Random(f"{job['seed']}:{step}").random() for step in range(1, ROWS + 1)}
     assert {step: point[0] for step, point in points(job).items()} == losses
     assert done["trained_tokens"] == done["progress"]["total_tokens"]
     assert money(cast.alice)[1:] == (0, done["trained_tokens"] * TRAINING.input_nanos)
+    assert evaluation_of(cast.alice, job)["status"] == "succeeded"
     assert house.unkilled == set()
