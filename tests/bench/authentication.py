@@ -2,22 +2,17 @@
 
 import http.client
 import json
-import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
-from infra.dev import services
+from tests.bench.control_plane import ROOT, control_plane
 from tests.support.server import Server, start_server
 
-ROOT = Path(__file__).resolve().parents[2]
 CLIENTS = 8
 ROUNDS = 5
 SECONDS = 4
@@ -38,21 +33,9 @@ def measure() -> dict[str, Any]:
 
 def main() -> None:
     """Two servers side by side take turns, so that a slower minute of the machine hits both."""
-    with ExitStack() as stack:
-        home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        stack.enter_context(patch.dict(os.environ))
-        running = stack.enter_context(services.start(home))
-        os.environ |= running.environment() | running.create_database("bench")
-        os.environ |= {"DJANGO_SETTINGS_MODULE": "config.settings.test", "LOG_LEVEL": "WARNING"}
-        sys.path[:0] = [str(ROOT / "platform")]
-        import django
-
-        django.setup()
-        from django.core.management import call_command
-
+    with control_plane() as home, ExitStack() as stack:
         from tests.support.cast import make_member
 
-        call_command("migrate", verbosity=0)
         token = make_member("Bench").token
         found: dict[str, list[float]] = {}
         servers = {}

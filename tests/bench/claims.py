@@ -1,20 +1,14 @@
 """What a claim costs while the queue grows: ``python -m tests.bench.claims``, a process and services of its own."""
 
 import json
-import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
-from infra.dev import services
+from tests.bench.control_plane import ROOT, control_plane
 
-ROOT = Path(__file__).resolve().parents[2]
 WAITING = (100, 1_000, 10_000, 100_000)
 ORGANIZATIONS = 10
 CLAIMS = 100
@@ -34,24 +28,12 @@ def measure() -> dict[str, Any]:
 
 def main() -> None:
     """Fill the queue step by step and claim from it; what was claimed stays claimed."""
-    with ExitStack() as stack:
-        home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        stack.enter_context(patch.dict(os.environ))
-        running = stack.enter_context(services.start(home))
-        os.environ |= running.environment() | running.create_database("bench")
-        os.environ |= {"DJANGO_SETTINGS_MODULE": "config.settings.test", "LOG_LEVEL": "WARNING"}
-        sys.path[:0] = [str(ROOT / "platform")]
-        import django
-
-        django.setup()
-        from django.core.management import call_command
-
+    with control_plane():
         from fleet.claims import claim_lease
         from tests.support.cast import MODEL, make_member
         from tests.support.facts import change
         from tests.support.leases import queue_leases
 
-        call_command("migrate", verbosity=0)
         members = [make_member(f"Member{number}") for number in range(ORGANIZATIONS)]
         results = {}
         present = 0

@@ -6,19 +6,16 @@ The process that writes it is one of its own, as a control worker is, so its pea
 """
 
 import argparse
-import os
+import json
+import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import orjson
 
-from infra.dev import services
-from tests.bench.validation import ROOT, validate_in_a_process
+from tests.bench.control_plane import ROOT, control_plane
+from tests.bench.validation import validate_in_a_process
 
 ROWS = 1_000_000
 SUBJECTS = ("parcel", "invoice", "lamp", "ticket", "account", "voucher", "jacket", "phone", "table", "booking")
@@ -28,32 +25,25 @@ PLACES = ("London", "Oslo", "Rome", "Lyon", "Graz", "Porto", "Turku", "Bern", "C
 
 def measure(rows: int = ROWS) -> dict[str, Any]:
     """A file of so many short conversations, on services of its own; prints a table row."""
-    with ExitStack() as stack:
-        home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        stack.enter_context(patch.dict(os.environ))
-        for name in ("REDIS_URL", *services.DATABASE_ROLES):
-            os.environ.pop(name, None)  # whoever runs this may work with services that are not for this
-        running = stack.enter_context(services.start(home))
-        os.environ |= running.environment() | running.create_database("bench")
-        os.environ |= {"DJANGO_SETTINGS_MODULE": "config.settings.test", "LOG_LEVEL": "WARNING"}
-        os.environ["STORAGE_ROOT"] = str(home / "storage")
-        sys.path[:0] = [str(ROOT / "platform")]
-        import django
-
-        django.setup()
-        from django.core.management import call_command
-
-        from tests.support.cast import make_member
-        from tests.support.model import add_chat_model
-
-        call_command("migrate", verbosity=0)
-        add_chat_model(home / "model")
-        found = upload_and_report(make_member("Alice"), rows=rows)
+    command = [sys.executable, "-m", "tests.bench.reports", "--rows", str(rows)]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     print(
         f"| file report | {found['rows']:,} rows, {found['bytes'] / 1e6:.0f} MB, {found['bad']:,} bad | "
         f"{found['seconds']:.1f} s ({found['cpu_seconds']:.1f} s CPU) | peak {found['peak_mib']:.0f} MiB |"
     )
     return found
+
+
+def main(rows: int) -> None:
+    """In a process of its own, as Django is set up once in a process."""
+    with control_plane() as home:
+        from tests.support.cast import make_member
+        from tests.support.model import add_chat_model
+
+        add_chat_model(home / "model")
+        found = upload_and_report(make_member("Alice"), rows=rows)
+    print(json.dumps(found))
 
 
 def upload_and_report(member: Any, *, rows: int) -> dict[str, Any]:
@@ -99,4 +89,4 @@ def conversations(rows: int) -> Iterator[bytes]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=ROWS)
-    measure(parser.parse_args().rows)
+    main(parser.parse_args().rows)

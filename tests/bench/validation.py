@@ -8,19 +8,15 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import orjson
 
-from infra.dev import services
+from tests.bench.control_plane import ROOT, control_plane
 
-ROOT = Path(__file__).resolve().parents[2]
 ROWS = 50_000
 BYTES = 150_000_000
 BAD_ROWS = 1_000
@@ -28,25 +24,10 @@ BAD_ROWS = 1_000
 
 def measure() -> dict[str, Any]:
     """50,000 lines, 150 MB, 1,000 mixed bad lines, on services of its own; prints a table row."""
-    with ExitStack() as stack:
-        home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        stack.enter_context(patch.dict(os.environ))
-        for name in ("REDIS_URL", *services.DATABASE_ROLES):
-            os.environ.pop(name, None)  # whoever runs this may work with services that are not for this
-        running = stack.enter_context(services.start(home))
-        os.environ |= running.environment() | running.create_database("bench")
-        os.environ |= {"DJANGO_SETTINGS_MODULE": "config.settings.test", "LOG_LEVEL": "WARNING"}
-        os.environ["STORAGE_ROOT"] = str(home / "storage")
-        sys.path[:0] = [str(ROOT / "platform")]
-        import django
-
-        django.setup()
-        from django.core.management import call_command
-
+    with control_plane() as home:
         from tests.support.cast import make_member
         from tests.support.model import add_model
 
-        call_command("migrate", verbosity=0)
         add_model(home / "model", context_length=8_192)
         found = submit_and_validate(make_member("Alice"), rows=ROWS, size=BYTES, bad=BAD_ROWS)
     print(
