@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -11,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from inference_workers.processes import process_stat
+from tests.inference_workers.agent_process import AgentProcess, end_all, launch, pid_from
 from tests.inference_workers.conftest import MODEL, chat, stand_in_command
 from tests.inference_workers.control_plane import TOKEN, FakeControlPlane
 from tests.inference_workers.test_processes import gone
 from tests.support.adapter_files import distinct_contents, reference, write
 from tests.support.stand_in_engine import SLOW
 
-AgentProcess = asyncio.subprocess.Process
 StartAgent = Callable[..., Awaitable[AgentProcess]]
 
 
@@ -32,35 +31,16 @@ async def start_agent(control_plane: FakeControlPlane, tmp_path: Path) -> AsyncI
             f'[node]\nname = "n"\n[[models]]\nname = "{MODEL}"\nsource = "folder:/nowhere"\ndevice = "cpu"\n'
             f"max_in_flight = 8\ncommand = {command}\n"
         )
-        environment = os.environ | {
-            "HONE_HOME": str(tmp_path / "home"),
-            "HONE_CONTROL_PLANE_URL": control_plane.url,
-            "HONE_WORKER_TOKEN": token,
-            "HONE_BROKER_URL": "",
-        }
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "inference_workers", "agent", "--config", str(config)),
-            env=environment,
-            stderr=asyncio.subprocess.PIPE,
-            limit=1 << 20,
-        )
+        process = await launch(control_plane.url, home=tmp_path / "home", config=config, token=token)
         processes.append(process)
         return process
 
     yield start
-    for process in processes:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
+    await end_all(processes)
 
 
 async def engine_pid(agent: AgentProcess) -> int:
-    assert agent.stderr is not None
-    async for line in agent.stderr:
-        entry = json.loads(line)
-        if entry["event"] == "engine_started":
-            return int(entry["pid"])
-    raise AssertionError("the agent ended")
+    return await pid_from(agent, "engine_started")
 
 
 async def test_an_agent_introduces_itself_reports_and_works(

@@ -13,7 +13,8 @@ import pytest
 
 from inference_workers import protocol
 from inference_workers.processes import ProcessStat, process_stat, session_members
-from tests.inference_workers.control_plane import TOKEN, FakeControlPlane, Shard
+from tests.inference_workers.agent_process import launch
+from tests.inference_workers.control_plane import FakeControlPlane, Shard
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venv-worker" / "bin" / "python"
@@ -48,19 +49,7 @@ class Agent:
 
     @classmethod
     async def start(cls, control_plane: FakeControlPlane, home: Path, config: Path = CONFIG) -> "Agent":
-        environment = os.environ | {
-            "HONE_HOME": str(home),
-            "HONE_CONTROL_PLANE_URL": control_plane.url,
-            "HONE_WORKER_TOKEN": TOKEN,
-            "HONE_BROKER_URL": "",
-        }
-        process = await asyncio.create_subprocess_exec(
-            *(PYTHON, "-m", "inference_workers", "agent", "--config", config),
-            env=environment,
-            stderr=asyncio.subprocess.PIPE,
-            limit=1 << 20,
-        )
-        return cls(process)
+        return cls(await launch(control_plane.url, home=home, config=config, python=PYTHON))
 
     async def until_ready(self, times: int) -> None:
         async with asyncio.timeout(400):

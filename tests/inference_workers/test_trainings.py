@@ -13,12 +13,11 @@ import pytest
 
 from inference_workers.processes import process_stat
 from inference_workers.protocol import LeaseAction
+from tests.inference_workers.agent_process import AgentProcess, end_all, launch, pid_from
 from tests.inference_workers.conftest import MODEL, stand_in_command
-from tests.inference_workers.control_plane import TOKEN
 from tests.inference_workers.test_processes import gone
 from tests.inference_workers.training_plane import REVISION, TrainingPlane
 
-AgentProcess = asyncio.subprocess.Process
 StartAgent = Callable[..., Awaitable[AgentProcess]]
 TRAINER = Path(__file__).parents[1] / "support" / "scripted_trainer.py"
 
@@ -48,35 +47,16 @@ async def start_agent(control_plane: TrainingPlane, tmp_path: Path) -> AsyncIter
             f'[training]\ndevice = "cpu"\nthreads = {threads}\nstop_seconds = {stop_seconds}\n'
             f"launcher = {json.dumps([sys.executable, str(TRAINER)])}\n[training.environment]\n{script_lines}"
         )
-        environment = os.environ | {
-            "HONE_HOME": str(tmp_path / "home"),
-            "HONE_CONTROL_PLANE_URL": control_plane.url,
-            "HONE_WORKER_TOKEN": TOKEN,
-            "HONE_BROKER_URL": "",
-        }
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "inference_workers", "agent", "--config", str(config)),
-            env=environment,
-            stderr=asyncio.subprocess.PIPE,
-            limit=1 << 20,
-        )
+        process = await launch(control_plane.url, home=tmp_path / "home", config=config)
         processes.append(process)
         return process
 
     yield start
-    for process in processes:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
+    await end_all(processes)
 
 
 async def trainer_pid(agent: AgentProcess) -> int:
-    assert agent.stderr is not None
-    async for line in agent.stderr:
-        entry = json.loads(line)
-        if entry["event"] == "trainer_started":
-            return int(entry["pid"])
-    raise AssertionError("the agent ended")
+    return await pid_from(agent, "trainer_started")
 
 
 def folders(tmp_path: Path) -> list[str]:

@@ -84,9 +84,8 @@ def hand_in(grant: Grant, answers: Answers = better) -> None:
 def evaluate_what_waits(worker: Worker) -> int:
     """Let a node do every evaluation that waits; how many."""
     done = 0
-    while (answer := worker.request_lease(kinds=["evaluation"])).status_code == 200:
-        content = answer.json()
-        hand_in(Grant(worker, content["id"], content["token"], content["epoch"], content["work"]))
+    for grant in worker.leases("evaluation"):
+        hand_in(grant)
         done += 1
     return done
 

@@ -146,9 +146,7 @@ def complete(grant: Grant) -> None:
 def try_models(worker: Worker) -> int:
     """Let a node try every model that waits for that, with success; how many."""
     tried = 0
-    while (answer := worker.request_lease(kinds=["canary"])).status_code == 200:
-        content = answer.json()
-        trial = Grant(worker, content["id"], content["token"], content["epoch"], content["work"])
+    for trial in worker.leases("canary"):
         assert trial.complete().status_code == 200
         tried += 1
     return tried

@@ -1,6 +1,7 @@
 """A worker node as a test drives it: through the internal API, one step at a time."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
@@ -128,6 +129,14 @@ class Worker:
         """Ask for work that must be there: rows, unless another kind is named."""
         answer = self.request_lease(model=model, **({"kinds": [kind]} if kind else {}))
         assert answer.status_code == 200, answer.content
+        return self._granted(answer)
+
+    def leases(self, kind: str) -> Iterator[Grant]:
+        """Work of a kind, for as long as some waits."""
+        while (answer := self.request_lease(kinds=[kind])).status_code == 200:
+            yield self._granted(answer)
+
+    def _granted(self, answer: Any) -> Grant:
         grant = answer.json()
         return Grant(self, grant["id"], grant["token"], grant["epoch"], grant["work"])
 
