@@ -88,9 +88,9 @@ class CanaryRun:
         """Do what the control plane wishes of the holder."""
         match action:
             case protocol.LeaseAction.CANCEL:
-                self.end(protocol.LeaseFailure(code="cancelled", message="cancelled on request", retryable=False))
+                self.end(protocol.CANCELLED)
             case protocol.LeaseAction.PAUSE:
-                self.end(protocol.LeaseFailure(code="paused", message="paused on request"))
+                self.end(protocol.PAUSED)
             case protocol.LeaseAction.LOST:
                 self.end(None)
 

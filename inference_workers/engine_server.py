@@ -227,17 +227,9 @@ class EngineServer:
             return False
 
     async def _forward_output(self) -> None:
-        while True:
-            try:
-                line = await self._tree.output.readline()
-            except ValueError:  # longer than the buffer, which has been thrown away
-                continue
-            if not line:
-                return
-            text = line.decode(errors="replace").replace("\0", "").rstrip()
-            if text:
-                self._last_lines.append(text)
-                log.info("engine_log", model=self._model.name, line=text)
+        async for text in self._tree.lines():
+            self._last_lines.append(text)
+            log.info("engine_log", model=self._model.name, line=text)
 
     def _last_error(self) -> str:
         """The last line that names an error: what an operator needs to see without searching the log."""

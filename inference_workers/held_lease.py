@@ -120,9 +120,9 @@ class HeldLease(ABC):
         """Do what the control plane wishes of the holder."""
         match action:
             case protocol.LeaseAction.CANCEL:
-                self.end(protocol.LeaseFailure(code="cancelled", message="cancelled on request", retryable=False))
+                self.end(protocol.CANCELLED)
             case protocol.LeaseAction.PAUSE:
-                self.end(protocol.LeaseFailure(code="paused", message="paused on request"))
+                self.end(protocol.PAUSED)
             case protocol.LeaseAction.LOST if not self._is_closing:  # else its end has just been noted
                 self._lost.set()
 

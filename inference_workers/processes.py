@@ -16,7 +16,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,6 +95,18 @@ class ProcessTree:
     def output(self) -> asyncio.StreamReader:
         assert self._process.stdout is not None  # noqa: S101  # start() asked for the pipe
         return self._process.stdout
+
+    async def lines(self) -> AsyncIterator[str]:
+        """What the tree prints, without empty lines, until it prints no more."""
+        while True:
+            try:
+                line = await self.output.readline()
+            except ValueError:  # longer than the buffer, which has been thrown away
+                continue
+            if not line:
+                return
+            if text := line.decode(errors="replace").replace("\0", "").rstrip():
+                yield text
 
     @property
     def exit_status(self) -> int | None:

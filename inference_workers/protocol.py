@@ -448,6 +448,12 @@ class LeaseFailure:
     retryable: bool = True
 
 
+CANCELLED = LeaseFailure(code="cancelled", message="cancelled on request", retryable=False)
+"""What a holder answers :attr:`LeaseAction.CANCEL` with ..."""
+PAUSED = LeaseFailure(code="paused", message="paused on request")
+"""... and :attr:`LeaseAction.PAUSE`."""
+
+
 Message = TypeVar("Message")
 
 

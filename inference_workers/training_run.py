@@ -94,9 +94,9 @@ class TrainingRun:
         match action:
             case protocol.LeaseAction.CANCEL:
                 self.kill()
-                self.end(protocol.LeaseFailure(code="cancelled", message="cancelled on request", retryable=False))
+                self.end(protocol.CANCELLED)
             case protocol.LeaseAction.PAUSE:
-                self.end(protocol.LeaseFailure(code="paused", message="paused on request"))
+                self.end(protocol.PAUSED)
             case protocol.LeaseAction.LOST if not self._is_closing:  # else its end has just been noted
                 self._lost.set()
 
@@ -212,16 +212,8 @@ class TrainingRun:
             await self._control_plane.fail(self.grant, protocol.LeaseFailure(code="worker_error", message=message))
 
     async def _forward_output(self, tree: ProcessTree) -> None:
-        while True:
-            try:
-                line = await tree.output.readline()
-            except ValueError:  # longer than the buffer, which has been thrown away
-                continue
-            if not line:
-                return
-            text = line.decode(errors="replace").replace("\0", "").rstrip()
-            if text:
-                self._log.info("trainer_log", line=text[:500])
+        async for text in tree.lines():
+            self._log.info("trainer_log", line=text[:500])
 
 
 def _text_of(errors: BaseExceptionGroup[Exception]) -> str:
