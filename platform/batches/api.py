@@ -180,9 +180,7 @@ class BatchResultListView(TenantAPIView):
         """One page in the input's order; filter: ``status``."""
         query = request.query_params.dict()
         limit = page_limit(query, max_limit=MAX_RESULTS, default_limit=100)
-        state = query.get("status")
-        if state is not None and state not in Row.State.values:
-            raise _unknown_status(state, Row.State.values)
+        state = read.choice(request.query_params, "status", Row.State.values)
         with tenant_scope(self.principal.organization_id):
             batch = get_batch(project=self.project, wire_id=batch_id)
         after = line_of(batch.id, query["after"]) if query.get("after") else 0
@@ -192,14 +190,8 @@ class BatchResultListView(TenantAPIView):
 
 
 def _filtered(batches: QuerySet[Batch], query: QueryDict) -> QuerySet[Batch]:
-    status, model = query.get("status"), query.get("model", "")
-    if status is not None and status not in Batch.Status.values:
-        raise _unknown_status(status, Batch.Status.values)
+    status, model = read.choice(query, "status", Batch.Status.values), query.get("model", "")
     metadata = read.pairs(query, "metadata")
     if "\0" in model or metadata is None:
         return batches.none()
     return filter_batches(batches, status=status, model=model, metadata=metadata)
-
-
-def _unknown_status(status: str, known: list[Any]) -> HoneError:
-    return HoneError("invalid_value", f"'status' must be one of {', '.join(known)}, not '{status}'", param="status")

@@ -1,6 +1,7 @@
 """Query strings as the SDK writes them: lists and ranges in brackets, ``group_by[]=model&effective_at[gte]=0``."""
 
 import re
+from collections.abc import Sequence
 
 from django.http import QueryDict
 
@@ -29,6 +30,14 @@ def choices(query: QueryDict, name: str, allowed: tuple[str, ...]) -> list[str]:
     if unknown is not None:
         raise HoneError("invalid_value", f"'{name}' takes {', '.join(allowed)}, not '{unknown}'", param=name)
     return values
+
+
+def choice(query: QueryDict, name: str, allowed: Sequence[str]) -> str | None:
+    """One word of ``allowed``; None when it is not given."""
+    text = query.get(name)
+    if text is not None and text not in allowed:
+        raise HoneError("invalid_value", f"'{name}' must be one of {', '.join(allowed)}, not '{text}'", param=name)
+    return text
 
 
 def pairs(query: QueryDict, name: str) -> dict[str, str] | None:

@@ -3,6 +3,7 @@
 What every inspector notes in the same way stands here, too: problems, and the bad rows themselves for download.
 """
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -37,27 +38,27 @@ class RowProblem:
     """The request's parameter that names the file, where there are several."""
 
 
-class Inspector:
+class Inspector(ABC):
     """Looks at the files of one purpose."""
 
     purpose: ClassVar[StoredFile.Purpose]
     starts_by_itself: ClassVar[bool] = False
     """Whether a file is looked at as soon as it is there, or when its report is asked for."""
 
+    @abstractmethod
     def check_options(self, *, project: Project, key: ApiKey, options: Mapping[str, str]) -> None:
         """Raise :class:`common.errors.HoneError` for options that mean nothing. Called inside the scope."""
-        raise NotImplementedError
 
+    @abstractmethod
     def queue(self, report: FileReport) -> None:
         """Have the work done that :func:`files.reports.write_report` is; sets ``report.lease_id``. Inside the scope."""
-        raise NotImplementedError
 
+    @abstractmethod
     def inspect(self, report: FileReport, notes: "Notes", progress: Callable[[int], None]) -> dict[str, Any]:
         """Look at the file and return what ``notes`` does not say; ``progress`` takes the bytes read so far.
 
         Outside of transactions. Raises :class:`files.lines.FileError` for what has no rows to speak of.
         """
-        raise NotImplementedError
 
     def describe(self, report: FileReport) -> dict[str, Any]:
         """What changes after the report was written, such as prices. Called inside the scope."""

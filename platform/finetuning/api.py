@@ -27,7 +27,7 @@ from finetuning.selectors import (
     list_checkpoints,
     list_events,
     metrics_of,
-    number_of,
+    number_after,
     project_jobs,
 )
 from finetuning.services import NewJob, create_job, pause_job, resume_job
@@ -173,7 +173,7 @@ class JobEventListView(TenantAPIView):
         query, page = request.query_params, _page(request.query_params)
         with tenant_scope(self.principal.organization_id):
             job = get_job(project=self.project, wire_id=job_id)
-            events = list_events(job=job, page=page, after=_number_after(query, job, JobEvent.ID_PREFIX))
+            events = list_events(job=job, page=page, after=number_after(JobEvent.ID_PREFIX, job, query.get("after")))
             points = metrics_of(job_id=job.id, steps=[event.step for event in events.items if event.step is not None])
         return Response(events.render(lambda event: render_event(event, points)))
 
@@ -189,7 +189,9 @@ class JobCheckpointListView(TenantAPIView):
         query, page = request.query_params, _page(request.query_params)
         with tenant_scope(self.principal.organization_id):
             job = get_job(project=self.project, wire_id=job_id)
-            checkpoints = list_checkpoints(job=job, page=page, after=_number_after(query, job, Checkpoint.ID_PREFIX))
+            checkpoints = list_checkpoints(
+                job=job, page=page, after=number_after(Checkpoint.ID_PREFIX, job, query.get("after"))
+            )
         return Response(checkpoints.render(render_checkpoint))
 
 
@@ -230,26 +232,12 @@ def show_job(job: FineTuningJob) -> dict[str, Any]:
 
 
 def _filtered(jobs: QuerySet[FineTuningJob], query: QueryDict) -> QuerySet[FineTuningJob]:
-    status, model = query.get("status"), query.get("model", "")
-    if status is not None and status not in FineTuningJob.Status.values:
-        known = ", ".join(FineTuningJob.Status.values)
-        raise HoneError("invalid_value", f"'status' must be one of {known}, not '{status}'", param="status")
+    status, model = read.choice(query, "status", FineTuningJob.Status.values), query.get("model", "")
     metadata = read.pairs(query, "metadata")
     if "\0" in model or metadata is None:
         return jobs.none()
     is_without = query.get("metadata") == "null"
     return filter_jobs(jobs, status=status, model=model, metadata=None if is_without else metadata)
-
-
-def _number_after(query: QueryDict, job: FineTuningJob, prefix: str) -> int | None:
-    """Where the page of a job's events or checkpoints begins, whose ids are made of the job's."""
-    text = query.get("after")
-    if not text:
-        return None
-    after = number_of(prefix, job, text)
-    if after is None:
-        raise HoneError("invalid_value", f"'after' is not an id of this list: {text}", param="after")
-    return after
 
 
 def _page(query: QueryDict) -> PageRequest:

@@ -1,5 +1,8 @@
 """Fine-tuning in the published schema: the objects that answer, and what each route takes."""
 
+from dataclasses import replace
+
+from catalog.tuned_contracts import DOWNLOAD_MODEL
 from common.contract import Content, Contract, Query, cursor_query, limit_query, listing, page_query
 from common.errors import CODES
 from common.fields import CapSerializer
@@ -228,11 +231,8 @@ QUOTE_JOB = Contract(
     answer=QUOTE,
     errors=("model_not_found", "not_found", "invalid_purpose", "conflict"),
 )
-DOWNLOAD_JOB = Contract(
-    summary="Download the model that a job has made",
-    description="The adapter in PEFT's format (safetensors), and the signed manifest.",
-    contents=(Content(media_type="application/x-tar", about="A tar archive."),),
-    errors=("conflict", "model_not_found"),
+DOWNLOAD_JOB = replace(
+    DOWNLOAD_MODEL, summary="Download the model that a job has made", errors=("conflict", "model_not_found")
 )
 DOWNLOAD_LOGS = Contract(
     summary="Download the TensorBoard logs of a job",

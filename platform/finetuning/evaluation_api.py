@@ -5,14 +5,13 @@ from typing import Any, ClassVar
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from common.errors import HoneError
 from common.pagination import page_limit
 from finetuning import evaluation_contracts as contracts
 from finetuning.evaluation_contracts import EXAMPLE_PREFIX, MAX_EXAMPLES
 from finetuning.figures import CONFIDENCE
 from finetuning.models import EvaluationReport
 from finetuning.reports import Example, get_evaluation, list_examples
-from finetuning.selectors import get_job, number_of, numbered_id
+from finetuning.selectors import get_job, number_after, numbered_id
 from tenants.access import TenantAPIView
 from tenants.scope import tenant_scope
 
@@ -45,11 +44,7 @@ class ExampleListView(TenantAPIView):
         with tenant_scope(self.principal.organization_id):
             job = get_job(project=self.project, wire_id=job_id)
             report = get_evaluation(job=job)
-        after = None
-        if query.get("after"):
-            after = number_of(EXAMPLE_PREFIX, job, query["after"])
-            if after is None:
-                raise HoneError("invalid_value", f"'after' is not an id of this list: {query['after']}", param="after")
+        after = number_after(EXAMPLE_PREFIX, job, query.get("after"))
         page = list_examples(report=report, after=after, limit=limit)
         return Response(page.render(lambda example: _render_example(report, example)))
 

@@ -99,6 +99,16 @@ def number_of(prefix: str, job: FineTuningJob, wire_id: str) -> int | None:
     return int(digits, 16) if wire_id.startswith(start) and re.fullmatch("[0-7][0-9a-f]{7}", digits) else None
 
 
+def number_after(prefix: str, job: FineTuningJob, wire_id: str | None) -> int | None:
+    """Where a page of a job's own begins: behind this id, which must be one of the list; None is at the start."""
+    if not wire_id:
+        return None
+    number = number_of(prefix, job, wire_id)
+    if number is None:
+        raise HoneError("invalid_value", f"'after' is not an id of this list: {wire_id}", param="after")
+    return number
+
+
 def referenced_blobs(organization_id: UUID, keys: list[str]) -> set[str]:
     """Those of the storage keys that an artefact of the organisation's jobs names."""
     with tenant_scope(organization_id):

@@ -1,6 +1,7 @@
 """Fine-tuning jobs as JSON: what requests may hold, and the objects that answer them."""
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any, cast
@@ -34,7 +35,7 @@ _OPENAI = ("batch_size", "learning_rate_multiplier", "n_epochs")
 """Hyperparameters that OpenAI's job object has at its top level, too."""
 
 
-class AutoField(serializers.Field[Any, Any, Any, Any]):
+class AutoField(serializers.Field[Any, Any, Any, Any], ABC):
     """``"auto"``, or what the derived class takes; null is as good as ``"auto"``."""
 
     def __init__(self, schema: dict[str, Any]) -> None:
@@ -50,9 +51,9 @@ class AutoField(serializers.Field[Any, Any, Any, Any]):
         """As it is."""
         return value
 
+    @abstractmethod
     def check(self, data: Any) -> Any:
         """The value, or an error that says what would be right."""
-        raise NotImplementedError
 
 
 class AutoNumber(AutoField):
@@ -182,6 +183,18 @@ class MethodSerializer(StrictSerializer):
         return attrs
 
 
+class LabelField(serializers.RegexField):
+    """What may be part of a model's name, or null."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+            required=False,
+            allow_null=True,
+            error_messages={"invalid": "takes at most 64 letters, digits, '.', '_' and '-'"},
+        )
+
+
 class JobQuoteSerializer(StrictSerializer):
     """Body of ``POST /v1/fine_tuning/quote``: what decides the cost of a job."""
 
@@ -205,22 +218,12 @@ class JobQuoteSerializer(StrictSerializer):
 class CreateJobSerializer(JobQuoteSerializer):
     """Body of ``POST /v1/fine_tuning/jobs``; what OpenAI's does not have is ours."""
 
-    suffix = serializers.RegexField(
-        r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
-        required=False,
-        allow_null=True,
-        error_messages={"invalid": "takes at most 64 letters, digits, '.', '_' and '-'"},
-    )
+    suffix = LabelField()
     metadata = MetadataField(required=False, allow_null=True)
     integrations = serializers.ListField(required=False, allow_null=True)
     max_cost = DollarsField(required=False, allow_null=True)
     promote_if = serializers.JSONField(required=False, allow_null=True)
-    alias = serializers.RegexField(
-        r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
-        required=False,
-        allow_null=True,
-        error_messages={"invalid": "takes at most 64 letters, digits, '.', '_' and '-'"},
-    )
+    alias = LabelField()
 
     def validate_integrations(self, value: list[Any] | None) -> None:
         """None yet."""

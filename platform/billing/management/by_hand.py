@@ -1,6 +1,7 @@
 """What the commands that move money by hand share."""
 
 import getpass
+from abc import ABC, abstractmethod
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +16,7 @@ from tenants.scope import tenant_scope
 from tenants.selectors import get_organization
 
 
-class ByHandCommand(BaseCommand):
+class ByHandCommand(BaseCommand, ABC):
     """Which organisation, how much, why and who; prints the posting and the new balance."""
 
     amount_help: str
@@ -28,13 +29,13 @@ class ByHandCommand(BaseCommand):
         parser.add_argument("--author", help="who decided, for the audit trail; the operating system's user otherwise")
         parser.add_argument("--key", help="natural key, such as a ticket: moved once, however often this is run")
 
+    @abstractmethod
     def amount_nanos(self, usd: str) -> int:
         """The amount in nano-USD; ValueError when it is none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def move(self, *, organization_id: UUID, amount_nanos: int, reason: str, actor: str, key: str) -> Posting:
         """The service to call."""
-        raise NotImplementedError
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Move the money and say what is there now."""
