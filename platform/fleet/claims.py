@@ -13,20 +13,25 @@ from django.conf import settings
 from fleet.models import Lease
 
 _CLAIM = """
-WITH RECURSIVE waiting (model, kind, organization_id) AS (
-    SELECT wanted.model, sort.kind, (
-        SELECT organization_id FROM fleet_lease
-        WHERE state = 'waiting' AND model = wanted.model AND kind = sort.kind ORDER BY organization_id LIMIT 1
-    )
+WITH RECURSIVE waiting AS (
+    -- Ordered by all three, though two are known: only one index has that order, so the planner cannot take another.
+    SELECT next.model, next.kind, next.organization_id
     FROM unnest(%(models)s::text[]) AS wanted (model) CROSS JOIN unnest(%(kinds)s::text[]) AS sort (kind)
+    CROSS JOIN LATERAL (
+        SELECT model, kind, organization_id FROM fleet_lease
+        WHERE state = 'waiting' AND (model, kind) >= (wanted.model, sort.kind)
+        ORDER BY model, kind, organization_id LIMIT 1
+    ) next
+    WHERE (next.model, next.kind) = (wanted.model, sort.kind)
     UNION ALL
-    SELECT waiting.model, waiting.kind, (
-        SELECT organization_id FROM fleet_lease
-        WHERE state = 'waiting' AND model = waiting.model AND kind = waiting.kind
-            AND organization_id > waiting.organization_id
-        ORDER BY organization_id LIMIT 1
-    )
-    FROM waiting WHERE waiting.organization_id IS NOT NULL
+    SELECT next.model, next.kind, next.organization_id
+    FROM waiting CROSS JOIN LATERAL (
+        SELECT model, kind, organization_id FROM fleet_lease
+        WHERE state = 'waiting'
+            AND (model, kind, organization_id) > (waiting.model, waiting.kind, waiting.organization_id)
+        ORDER BY model, kind, organization_id LIMIT 1
+    ) next
+    WHERE (next.model, next.kind) = (waiting.model, waiting.kind)
 ),
 running AS (
     SELECT organization_id, sum(estimated_tokens) AS tokens

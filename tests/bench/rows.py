@@ -60,8 +60,10 @@ def main() -> None:
             f'[node]\nname = "bench"\n[[models]]\nname = "{MODEL}"\nsource = "folder:{source}"\ndevice = "cpu"\n'
             f"max_in_flight = 128\ncommand = {json.dumps([sys.executable, str(STAND_IN)])}\n"
         )
-        with running_instance(home=work / "home", node_configs=[config], environment=_ENVIRONMENT) as instance:
-            client = make_customer(instance, "Bench", credit_usd=1_000_000).client
+        with (
+            running_instance(home=work / "home", node_configs=[config], environment=_ENVIRONMENT) as instance,
+            make_customer(instance, "Bench", credit_usd=1_000_000).client as client,
+        ):
             _run(instance, client, 200)
             for rows in ROWS:
                 found = results[str(rows)] = _run(instance, client, rows)

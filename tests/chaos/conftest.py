@@ -43,12 +43,16 @@ def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
 
 
 @pytest.fixture(scope="session")
-def alice(instance: Instance) -> Customer:
+def alice(instance: Instance) -> Iterator[Customer]:
     """A customer."""
-    return make_customer(instance, "Alice", credit_usd=1_000)
+    customer = make_customer(instance, "Alice", credit_usd=1_000)
+    with customer.client:
+        yield customer
 
 
 @pytest.fixture(scope="session")
-def charlie(instance: Instance) -> Customer:
+def charlie(instance: Instance) -> Iterator[Customer]:
     """A customer with an organisation of his own."""
-    return make_customer(instance, "Charlie", credit_usd=1_000)
+    customer = make_customer(instance, "Charlie", credit_usd=1_000)
+    with customer.client:
+        yield customer

@@ -24,12 +24,16 @@ def instance() -> Iterator[Instance]:
 
 
 @pytest.fixture
-def alice(instance: Instance) -> Customer:
+def alice(instance: Instance) -> Iterator[Customer]:
     """A customer."""
-    return make_customer(instance, "Alice")
+    customer = make_customer(instance, "Alice")
+    with customer.client:
+        yield customer
 
 
 @pytest.fixture
-def charlie(instance: Instance) -> Customer:
+def charlie(instance: Instance) -> Iterator[Customer]:
     """A stranger."""
-    return make_customer(instance, "Charlie")
+    customer = make_customer(instance, "Charlie")
+    with customer.client:
+        yield customer

@@ -38,18 +38,18 @@ def test_a_batch_from_upload_to_output_and_error_file(alice: Customer) -> None:
 
 
 async def test_the_asynchronous_sdk_runs_two_batches_side_by_side(alice: Customer) -> None:
-    client = AsyncOpenAI(base_url=alice.base_url, api_key=alice.api_key, _strict_response_validation=True)
-    files = [await client.files.create(file=("rows.jsonl", requests(6)), purpose="batch") for _ in range(2)]
-    batches = [
-        await client.batches.create(input_file_id=file.id, endpoint=ENDPOINT, completion_window="24h") for file in files
-    ]
-    for batch in batches:
-        done = wait_for_end(alice.client, batch)
-        assert done.status == "completed"
-        assert done.output_file_id is not None
-        content = await client.files.content(done.output_file_id)
-        assert len(content.text.splitlines()) == 6
-    await client.close()
+    async with AsyncOpenAI(base_url=alice.base_url, api_key=alice.api_key, _strict_response_validation=True) as client:
+        files = [await client.files.create(file=("rows.jsonl", requests(6)), purpose="batch") for _ in range(2)]
+        batches = [
+            await client.batches.create(input_file_id=file.id, endpoint=ENDPOINT, completion_window="24h")
+            for file in files
+        ]
+        for batch in batches:
+            done = wait_for_end(alice.client, batch)
+            assert done.status == "completed"
+            assert done.output_file_id is not None
+            content = await client.files.content(done.output_file_id)
+            assert len(content.text.splitlines()) == 6
 
 
 def test_lists_are_paged_without_gaps_or_repeats(alice: Customer) -> None:
@@ -97,14 +97,20 @@ def test_errors_have_their_class_code_and_request_id(alice: Customer, charlie: C
     assert (stranger.value.request_id or "").startswith("req_")
     with pytest.raises(openai.NotFoundError):
         charlie.client.batches.cancel(batch.id)
-    with pytest.raises(openai.AuthenticationError) as unknown:
-        openai.OpenAI(base_url=alice.base_url, api_key="hone_sk_no_key").models.list()
+    with (
+        openai.OpenAI(base_url=alice.base_url, api_key="hone_sk_no_key") as stray,
+        pytest.raises(openai.AuthenticationError) as unknown,
+    ):
+        stray.models.list()
     assert unknown.value.code == "invalid_api_key"
     with pytest.raises(openai.BadRequestError) as invalid:
         alice.client.batches.create(input_file_id="file-1", endpoint=ENDPOINT, completion_window="1 h")  # type: ignore[arg-type]
     assert (invalid.value.code, invalid.value.param) == ("invalid_value", "completion_window")
-    with pytest.raises(openai.PermissionDeniedError) as wrong_kind:
-        openai.OpenAI(base_url=alice.base_url, api_key=alice.admin_key).models.list()
+    with (
+        openai.OpenAI(base_url=alice.base_url, api_key=alice.admin_key) as administrator,
+        pytest.raises(openai.PermissionDeniedError) as wrong_kind,
+    ):
+        administrator.models.list()
     assert wrong_kind.value.code == "wrong_key_type"
     running = submit(alice.client, requests(40, max_tokens=64))
     with pytest.raises(openai.ConflictError) as in_use:

@@ -16,11 +16,8 @@ class Customer:
     organization_id: str
     api_key: str
     admin_key: str
-
-    @property
-    def client(self) -> OpenAI:
-        """The unmodified SDK, refusing whatever its types do not allow."""
-        return OpenAI(base_url=self.base_url, api_key=self.api_key, _strict_response_validation=True)
+    client: OpenAI
+    """The unmodified SDK, refusing whatever its types do not allow; to be closed."""
 
 
 def make_customer(instance: Instance, name: str, *, credit_usd: int = 5) -> Customer:
@@ -30,4 +27,6 @@ def make_customer(instance: Instance, name: str, *, credit_usd: int = 5) -> Cust
         "--credit-usd", str(credit_usd),
     )  # fmt: skip
     made = json.loads(answer.splitlines()[-1])
-    return Customer(f"{instance.base_url}/v1", made["organization_id"], made["api_key"], made["admin_key"])
+    base_url, api_key = f"{instance.base_url}/v1", made["api_key"]
+    client = OpenAI(base_url=base_url, api_key=api_key, _strict_response_validation=True)
+    return Customer(base_url, made["organization_id"], api_key, made["admin_key"], client)
