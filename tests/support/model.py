@@ -24,6 +24,7 @@ CHATML = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 """As the models of the SmolLM family have it, with tokens of its own around each turn."""
+TURN_TOKENS = ("<|im_start|>", "<|im_end|>")
 
 
 def byte_tokenizer(*specials: str) -> Tokenizer:
@@ -39,7 +40,7 @@ def byte_tokenizer(*specials: str) -> Tokenizer:
 def make_source(folder: Path, *, context_length: int = 4_096) -> Path:
     """A folder that ``prepare`` takes for a model; of its weights only the format is right."""
     folder.mkdir(parents=True)
-    _write_tokenizer(folder)
+    write_tokenizer(folder)
     header = json.dumps({"weight": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
     (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
     (folder / "config.json").write_text(json.dumps({"max_position_embeddings": context_length, "vocab_size": 256}))
@@ -63,7 +64,7 @@ def add_model(
     The last of the ``specials`` ends a text.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _write_tokenizer(folder, chat_template, specials)
+    write_tokenizer(folder, chat_template, specials)
     manifest = {
         "name": name,
         "source": "package:made-for-tests==1",
@@ -88,11 +89,12 @@ def add_chat_model(folder: Path, *, name: str = MODEL, context_length: int = 4_0
         context_length=context_length,
         training=TRAINING,
         chat_template=CHATML,
-        specials=("<|im_start|>", "<|im_end|>"),
+        specials=TURN_TOKENS,
     )
 
 
-def _write_tokenizer(folder: Path, chat_template: str = CHAT_TEMPLATE, specials: Sequence[str] = ()) -> None:
+def write_tokenizer(folder: Path, chat_template: str = CHAT_TEMPLATE, specials: Sequence[str] = ()) -> None:
+    """A token for each byte, and for each of the specials, of which the last ends a text."""
     byte_tokenizer(*specials).save(str(folder / "tokenizer.json"))
     config = {"chat_template": chat_template, "eos_token": specials[-1] if specials else "</s>"}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))

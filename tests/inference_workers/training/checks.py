@@ -29,10 +29,10 @@ _SHAPE: dict[str, Any] = {
 }
 
 
-def make_model(folder: str) -> None:
-    """A random Llama, a few hundred kilobytes."""
+def make_model(folder: str, **shape: int) -> None:
+    """A random Llama, a few hundred kilobytes; ``shape`` changes its configuration."""
     torch.manual_seed(0)
-    LlamaForCausalLM(LlamaConfig(**_SHAPE)).save_pretrained(folder)
+    LlamaForCausalLM(LlamaConfig(**_SHAPE | shape)).save_pretrained(folder)
 
 
 def make_windowed_model(folder: str) -> None:
