@@ -1,0 +1,117 @@
+"""The unmodified ``openai`` SDK in strict mode: a model is trained for real, answers in a batch on real vLLM, goes."""
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import openai
+import pytest
+from openai import OpenAI
+from openai.types.fine_tuning import FineTuningJob
+
+from tests.e2e.jobs import MODEL, output, requests, submit, wait_for_end
+from tests.support.customers import Customer
+
+ANSWER = "Please call the front desk."
+ENDED = ("succeeded", "failed", "cancelled")
+
+
+def examples(count: int) -> bytes:
+    """Whatever is asked, the answer is the same."""
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"What am I to do about case {number}?"},
+                {"role": "assistant", "content": ANSWER},
+            ]
+        }
+        for number in range(count)
+    ]
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+def start(client: OpenAI, rows: int, **hyperparameters: Any) -> FineTuningJob:
+    file = client.files.create(file=("rows.jsonl", examples(rows)), purpose="fine-tune")
+    return client.fine_tuning.jobs.create(
+        model=MODEL,
+        training_file=file.id,
+        seed=7,
+        suffix="desk",
+        method={"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},  # type: ignore[arg-type]  # ours
+    )
+
+
+def wait(client: OpenAI, job: FineTuningJob, until: Callable[[FineTuningJob], bool]) -> FineTuningJob:
+    deadline = time.monotonic() + 600
+    while time.monotonic() < deadline:
+        job = client.fine_tuning.jobs.retrieve(job.id)
+        if until(job):
+            return job
+        assert job.status not in ENDED, job
+        time.sleep(0.2)
+    raise AssertionError(f"not in time: {job}")
+
+
+def has_ended(job: FineTuningJob) -> bool:
+    return job.status in ENDED
+
+
+def step_of(job: FineTuningJob) -> int:
+    """The last that was reported; 0 before the first."""
+    progress = (job.model_extra or {})["progress"] or {"step": 0}
+    step: int = progress["step"]
+    return step
+
+
+def test_a_model_is_trained_answers_in_a_batch_and_is_deleted(alice: Customer, charlie: Customer) -> None:
+    client = alice.client
+    job = start(client, 40, n_epochs=2, batch_size="auto", learning_rate_multiplier="auto")
+    done = wait(client, job, has_ended)
+    assert (done.status, done.error) == ("succeeded", None)
+    assert done.fine_tuned_model is not None
+    kinds = {event.type for event in client.fine_tuning.jobs.list_events(job.id, limit=5)}
+    assert kinds == {"message", "metrics"}
+    checkpoints = list(client.fine_tuning.jobs.checkpoints.list(job.id, limit=1))
+    assert len(checkpoints) == 2
+    assert client.models.retrieve(done.fine_tuned_model).owned_by == alice.organization_id
+    with pytest.raises(openai.NotFoundError):
+        charlie.client.models.retrieve(done.fine_tuned_model)
+
+    earlier = checkpoints[-1].fine_tuned_model_checkpoint
+    rows = b"".join(
+        requests(4, max_tokens=16, model=model, temperature=0, ignore_eos=False).replace(b"row-", f"{name}-".encode())
+        for name, model in (("tuned", done.fine_tuned_model), ("earlier", earlier), ("base", MODEL))
+    )
+    batch = wait_for_end(client, submit(client, rows))
+    assert batch.status == "completed", batch
+    answers = {row["custom_id"]: row["response"]["body"] for row in output(client, batch.output_file_id)}
+    assert len(answers) == 12
+    for name, model in (("tuned", done.fine_tuned_model), ("earlier", earlier), ("base", MODEL)):
+        assert {answers[f"{name}-{number}"]["model"] for number in range(1, 5)} == {model}
+    texts = {name: answers[f"{name}-1"]["choices"][0]["message"]["content"] for name in ("tuned", "base")}
+    assert texts["tuned"] == ANSWER
+    assert texts["base"] != ANSWER
+
+    assert client.models.delete(done.fine_tuned_model).deleted is True
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve(done.fine_tuned_model)
+
+
+def test_a_training_is_paused_goes_on_and_is_cancelled(alice: Customer) -> None:
+    client = alice.client
+    job = start(client, 40, n_epochs=20, batch_size=2)
+    jobs = client.fine_tuning.jobs
+    wait(client, job, lambda job: step_of(job) >= 2)
+    assert jobs.pause(job.id).status in ("running", "queued")
+    paused = wait(client, job, lambda job: job.status == "queued")
+    step = step_of(paused)
+    time.sleep(3)
+    assert step_of(jobs.retrieve(job.id)) == step
+    jobs.resume(job.id)
+    wait(client, job, lambda job: step_of(job) >= step + 2)
+    jobs.cancel(job.id)
+    cancelled = wait(client, job, has_ended)
+    assert cancelled.status == "cancelled"
+    assert cancelled.trained_tokens
+    assert client.files.delete(job.training_file).deleted is True
