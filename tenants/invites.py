@@ -77,11 +77,11 @@ def create_invite(
                     email=email,
                     role=new.role,
                     projects=[{"id": wire_id, "role": role} for wire_id, role in new.projects.items()],
+                    created_at=request.received_at,
                     expires_at=request.received_at + VALID_FOR,
                 )
         except IntegrityError as error:  # invite_pending_once
             raise HoneError("conflict", f"An invitation of {email} is pending", param="email") from error
-        invite.refresh_from_db(fields=["created_at"])
         queue_email_about(to=email, about=invite.wire_id)
         _record(invite, "sent", actor, {"email": email, "role": new.role.value})
         remember(request, invite)

@@ -66,7 +66,7 @@ def issue_admin_key(
             name=new.name,
             actor=actor,
             scopes=scopes,
-            expires_at=request.received_at + new.lifetime if new.lifetime else None,
+            lifetime=new.lifetime,
             created_by=created_by,
         )
         remember(request, issued.key)
@@ -94,7 +94,7 @@ def issue_project_key(
             actor=actor,
             scopes=new.scopes or PROJECT_SCOPES,
             allowed_models=new.allowed_models,
-            expires_at=request.received_at + new.lifetime if new.lifetime else None,
+            lifetime=new.lifetime,
             created_by=created_by,
         )
         remember(request, issued.key)

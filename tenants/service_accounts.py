@@ -109,7 +109,7 @@ def _issue(*, project: Project, account: ServiceAccount, new: NewKey, actor: str
         actor=actor,
         scopes=new.scopes or PROJECT_SCOPES,
         allowed_models=new.allowed_models,
-        expires_at=request.received_at + new.lifetime if new.lifetime else None,
+        lifetime=new.lifetime,
         service_account_id=account.id,
     )
 

@@ -2,7 +2,7 @@
 
 from copy import copy
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
@@ -86,7 +86,7 @@ def create_api_key(
     scopes: frozenset[str] = PROJECT_SCOPES,
     allowed_models: list[str] | None = None,
     allowed_ips: list[str] | None = None,
-    expires_at: datetime | None = None,
+    lifetime: timedelta | None = None,
     created_by: UUID | None = None,
     service_account_id: UUID | None = None,
 ) -> IssuedKey:
@@ -103,7 +103,7 @@ def create_api_key(
         scopes=scopes,
         allowed_models=allowed_models,
         allowed_ips=allowed_ips,
-        expires_at=expires_at,
+        lifetime=lifetime,
         created_by=created_by,
         service_account_id=service_account_id,
     )
@@ -116,7 +116,7 @@ def create_admin_key(
     actor: str,
     scopes: frozenset[str] = ADMIN_SCOPES,
     allowed_ips: list[str] | None = None,
-    expires_at: datetime | None = None,
+    lifetime: timedelta | None = None,
     created_by: UUID | None = None,
 ) -> IssuedKey:
     """A key of the organisation's administration."""
@@ -128,7 +128,7 @@ def create_admin_key(
         actor=actor,
         scopes=scopes,
         allowed_ips=allowed_ips,
-        expires_at=expires_at,
+        lifetime=lifetime,
         created_by=created_by,
     )
 
@@ -286,13 +286,14 @@ def _issue_key(
     scopes: frozenset[str],
     allowed_models: list[str] | None = None,
     allowed_ips: list[str] | None,
-    expires_at: datetime | None,
+    lifetime: timedelta | None,
     created_by: UUID | None,
     service_account_id: UUID | None = None,
 ) -> IssuedKey:
     named = known_scopes(kind=kind, scopes=scopes)
     networks = checked_networks(allowed_ips, param="allowed_ips")
     secret = new_secret(kind.token_prefix)
+    now = timezone.now()
     with tenant_scope(organization_id):
         key = ApiKey.objects.create(
             organization_id=organization_id,
@@ -304,7 +305,8 @@ def _issue_key(
             scopes=named,
             allowed_models=allowed_models,
             allowed_ips=networks,
-            expires_at=expires_at,
+            created_at=now,
+            expires_at=now + lifetime if lifetime else None,
             created_by_id=created_by,
             service_account_id=service_account_id,
         )

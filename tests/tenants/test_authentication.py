@@ -81,9 +81,7 @@ def test_a_revoked_key(cast: Cast) -> None:
 
 
 def test_a_key_ends_when_it_expires(cast: Cast) -> None:
-    soon = create_api_key(
-        project=cast.alice.project, name="short", actor="system", expires_at=timezone.now() + timedelta(hours=1)
-    )
+    soon = create_api_key(project=cast.alice.project, name="short", actor="system", lifetime=timedelta(hours=1))
     assert ApiClient(soon.token).get("/v1/models").status_code == 200
     with tenant_scope(cast.alice.organization.id):
         ApiKey.objects.filter(id=soon.key.id).update(expires_at=timezone.now())
@@ -94,8 +92,9 @@ def test_a_key_ends_when_it_expires(cast: Cast) -> None:
 
 @pytest.mark.parametrize(("days", "is_told"), [(6.9, True), (7.1, False), (None, False)])
 def test_who_uses_a_key_in_its_last_week_is_told(cast: Cast, days: float | None, is_told: bool) -> None:
-    expires_at = None if days is None else timezone.now() + timedelta(days=days)
-    issued = create_api_key(project=cast.alice.project, name="k", actor="system", expires_at=expires_at)
+    lifetime = None if days is None else timedelta(days=days)
+    issued = create_api_key(project=cast.alice.project, name="k", actor="system", lifetime=lifetime)
+    expires_at = issued.key.expires_at
     expected = str(int(expires_at.timestamp())) if expires_at and is_told else None
     for path in ("/v1/models", "/v1/models/missing", f"/v1/files/file-{'0' * 32}/content"):
         assert ApiClient(issued.token).get(path).headers.get("hone-key-expires-at") == expected
