@@ -22,7 +22,7 @@ def examples(count: int) -> bytes:
     rows = [
         {
             "messages": [
-                {"role": "user", "content": f"What am I to do about case {number}?"},
+                {"role": "user", "content": f"Say something about the number {number}."},
                 {"role": "assistant", "content": ANSWER},
             ]
         }
@@ -53,6 +53,11 @@ def wait(client: OpenAI, job: FineTuningJob, until: Callable[[FineTuningJob], bo
     raise AssertionError(f"not in time: {job}")
 
 
+def messages(client: OpenAI, job: FineTuningJob) -> list[str]:
+    """The newest first."""
+    return [event.message for event in client.fine_tuning.jobs.list_events(job.id, limit=10).data]
+
+
 def has_ended(job: FineTuningJob) -> bool:
     return job.status in ENDED
 
@@ -66,14 +71,14 @@ def step_of(job: FineTuningJob) -> int:
 
 def test_a_model_is_trained_answers_in_a_batch_and_is_deleted(alice: Customer, charlie: Customer) -> None:
     client = alice.client
-    job = start(client, 40, n_epochs=2, batch_size="auto", learning_rate_multiplier="auto")
+    job = start(client, 40, n_epochs=3, batch_size="auto", learning_rate_multiplier="auto", learning_rate=0.001)
     done = wait(client, job, has_ended)
     assert (done.status, done.error) == ("succeeded", None)
     assert done.fine_tuned_model is not None
     kinds = {event.type for event in client.fine_tuning.jobs.list_events(job.id, limit=5)}
     assert kinds == {"message", "metrics"}
     checkpoints = list(client.fine_tuning.jobs.checkpoints.list(job.id, limit=1))
-    assert len(checkpoints) == 2
+    assert len(checkpoints) == 3
     assert client.models.retrieve(done.fine_tuned_model).owned_by == alice.organization_id
     with pytest.raises(openai.NotFoundError):
         charlie.client.models.retrieve(done.fine_tuned_model)
@@ -103,12 +108,10 @@ def test_a_training_is_paused_goes_on_and_is_cancelled(alice: Customer) -> None:
     job = start(client, 40, n_epochs=20, batch_size=2)
     jobs = client.fine_tuning.jobs
     wait(client, job, lambda job: step_of(job) >= 2)
-    assert jobs.pause(job.id).status in ("running", "queued")
-    paused = wait(client, job, lambda job: job.status == "queued")
+    assert jobs.pause(job.id).status == "queued"
+    paused = wait(client, job, lambda job: "The training is paused" in messages(client, job))
     step = step_of(paused)
-    time.sleep(3)
-    assert step_of(jobs.retrieve(job.id)) == step
-    jobs.resume(job.id)
+    assert jobs.resume(job.id).status == "queued"
     wait(client, job, lambda job: step_of(job) >= step + 2)
     jobs.cancel(job.id)
     cancelled = wait(client, job, has_ended)
