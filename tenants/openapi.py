@@ -206,7 +206,10 @@ class ContractSchema(AutoSchema):
         answers = {str(content.status): _binary(content) for content in contract.contents}
         if contract.answer is not None:
             about = contract.answer.about if isinstance(contract.answer, Shape) else "The answer."
-            answers["200"] = _response(about, self._resolved(contract.answer), ["RequestId"])
+            answer = _response(about, self._resolved(contract.answer), ["RequestId"])
+            if "200" in answers:  # the same in another format
+                answer["content"] |= answers["200"]["content"]
+            answers["200"] = answer
         return answers
 
     def _errors(self, codes: set[str]) -> Json:

@@ -2,11 +2,12 @@
 
 from typing import Any, ClassVar
 
+from django.http import StreamingHttpResponse
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from billing import contracts
-from billing.contracts import COST_GROUPS, CreateOrganizationSerializer
+from billing.contracts import COST_COLUMNS, COST_DAYS, COST_GROUPS, CreateOrganizationSerializer
 from billing.costs import CostSum, costs_by_bucket
 from billing.models import Posting
 from billing.selectors import Balance, balance, statement
@@ -18,7 +19,8 @@ from common.errors import HoneError
 from common.http import parsed
 from common.money import NANOS_PER_USD, format_usd
 from common.pagination import page_request, paginate
-from metering.buckets import read_span, render_page
+from metering.answers import Results, respond
+from metering.buckets import Span, read_span
 from metering.selectors import UsageFilter
 from tenants.access import PersonAPIView, Principal, TenantAPIView
 from tenants.idempotency import read_attempt
@@ -186,26 +188,28 @@ class CostListView(TenantAPIView):
     operations: ClassVar = {"GET": "costs.list"}
     contracts: ClassVar = {"GET": contracts.LIST_COSTS}
 
-    def get(self, request: Request) -> Response:
-        """One page of days."""
+    def get(self, request: Request) -> Response | StreamingHttpResponse:
+        """One page of days, or all of them as CSV."""
         query = request.query_params
-        span = read_span(query, widths=("1d",), most=(7, 180))
+        organization_id = self.principal.organization_id
         group_by = read.choices(query, "group_by", COST_GROUPS)
+        line_items = read.texts(query, "line_items")
         wanted = UsageFilter(
             project_ids=read.texts(query, "project_ids"), api_key_ids=read.texts(query, "api_key_ids")
         )  # fmt: skip
-        with tenant_scope(self.principal.organization_id):
-            sums = costs_by_bucket(
-                organization_id=self.principal.organization_id,
-                span=span,
-                wanted=wanted,
-                line_items=read.texts(query, "line_items"),
-                group_by=group_by,
-            )
-        results: dict[int, list[dict[str, Any]]] = {}
-        for found in sums:
-            results.setdefault(found.bucket, []).append(render_cost(found, group_by))
-        return Response(render_page(span, results))
+
+        def results_of(span: Span) -> Results:
+            with tenant_scope(organization_id):
+                sums = costs_by_bucket(
+                    organization_id=organization_id, span=span, wanted=wanted, line_items=line_items, group_by=group_by
+                )
+            results: dict[int, list[dict[str, Any]]] = {}
+            for found in sums:
+                results.setdefault(found.bucket, []).append(render_cost(found, group_by))
+            return results
+
+        span = read_span(query, widths=("1d",), most=COST_DAYS)
+        return respond(query=query, span=span, most=COST_DAYS[1], results_of=results_of, columns=COST_COLUMNS)
 
 
 class WhoAmIView(TenantAPIView):

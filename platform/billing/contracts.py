@@ -20,11 +20,13 @@ from common.shapes import (
     text,
     wire_id,
 )
-from metering.contracts import GROUPS
+from metering.contracts import CSV, FORMAT, GROUPS
 from tenants.models import ApiKey, Organization, Project, Role
 from tenants.permissions import ALL_SCOPES
 
 COST_GROUPS = ("project_id", "user_id", "line_item", "api_key_id")
+COST_DAYS = (7, 180)
+"""How many days a page has by default, and at most."""
 
 
 class CreateOrganizationSerializer(StrictSerializer):
@@ -103,6 +105,7 @@ COST = Shape(
         "quantity_unit": nullable(constant("tokens")),
     },
 )
+COST_COLUMNS = tuple(name for name in COST.fields if name != "object")
 _NAMED = {"name": text()}
 WHOAMI = Shape(
     name="WhoAmI",
@@ -167,12 +170,14 @@ LIST_LEDGER = Contract(
 LIST_COSTS = Contract(
     summary="Sum up costs by day",
     query=(
-        *span_query({"1d": (7, 180)}),
+        *span_query({"1d": COST_DAYS}),
         list_query("group_by", "What to sum up apart.", items=one_of(COST_GROUPS)),
         list_query("project_ids", "Of these projects alone."),
         list_query("api_key_ids", "Of these keys alone."),
         list_query("line_items", "Of these line items alone."),
+        FORMAT,
     ),
     answer=bucket_listing(COST),
+    contents=(CSV,),
 )
 WHO_AM_I = Contract(summary="Explain the key that asks", answer=WHOAMI)

@@ -1,4 +1,4 @@
-"""What work has cost, by day: the tokens of usage events at the prices that they were counted with."""
+"""What work has cost, by day: the tokens that were used at the prices that they were counted with."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,20 +8,20 @@ from uuid import UUID
 from django.db import connection
 
 from metering.buckets import Span
-from metering.selectors import BUCKET, FROM_EVENTS, GROUPS, UsageFilter, named_group
+from metering.selectors import BUCKET, GROUPS, USED, UsageFilter, named_group
 
 # A line item is one kind of tokens of one model: online, in batches, or in training. Cost is linear in tokens
-# (metering.cost_of), so the items of an event add up to what it cost.
-_LINE_ITEM = """event.model
-    || CASE WHEN event.operation = 'training' THEN ', training' WHEN event.job <> '' THEN ', batch' ELSE '' END
+# (metering.cost_of), so the items of a sum add up to what it cost.
+_LINE_ITEM = """used.model
+    || CASE WHEN used.operation = 'training' THEN ', training' WHEN used.is_batch THEN ', batch' ELSE '' END
     || ', ' || item.name"""
 _ITEMS = f"""
-FROM (SELECT event.*, key.created_by_id {FROM_EVENTS}) event
-JOIN catalog_price price ON price.id = event.price_id
+FROM (SELECT used.*, key.created_by_id {USED}) used
+JOIN catalog_price price ON price.id = used.price_id
 CROSS JOIN LATERAL (VALUES
-    ('input_tokens', event.input_tokens - event.cached_tokens, price.input_nanos),
-    ('cached_input_tokens', event.cached_tokens, price.cached_input_nanos),
-    ('output_tokens', event.output_tokens, price.output_nanos)
+    ('input_tokens', used.input_tokens - used.cached_tokens, price.input_nanos),
+    ('cached_input_tokens', used.cached_tokens, price.cached_input_nanos),
+    ('output_tokens', used.output_tokens, price.output_nanos)
 ) AS item (name, tokens, nanos)
 WHERE item.tokens > 0 AND (%(line_items)s::text[] IS NULL OR {_LINE_ITEM} = ANY (%(line_items)s::text[]))
 """  # expressions of our own
@@ -41,7 +41,7 @@ def costs_by_bucket(
     *, organization_id: UUID, span: Span, wanted: UsageFilter, line_items: Sequence[str], group_by: Sequence[str]
 ) -> list[CostSum]:
     """Sums of a page's buckets in order, of those with costs. Call inside the scope."""
-    expressions = GROUPS | {"line_item": _LINE_ITEM, "user_id": "event.created_by_id"}
+    expressions = GROUPS | {"line_item": _LINE_ITEM, "user_id": "used.created_by_id"}
     groups = [expressions[name] for name in group_by]
     keys = ", ".join(str(number) for number in range(1, len(groups) + 2))
     columns = ", ".join([BUCKET, *groups])

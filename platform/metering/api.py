@@ -3,14 +3,15 @@
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from django.http import QueryDict
+from django.http import QueryDict, StreamingHttpResponse
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from common import query as read
 from metering import contracts
-from metering.buckets import WIDTHS, read_span, render_page
-from metering.contracts import COMPLETION_GROUPS, EMBEDDING_GROUPS
+from metering.answers import Results, respond
+from metering.buckets import LIMITS, WIDTHS, Span, read_span
+from metering.contracts import COMPLETION_COLUMNS, COMPLETION_GROUPS, EMBEDDING_COLUMNS, EMBEDDING_GROUPS
 from metering.models import UsageEvent
 from metering.selectors import UsageFilter, UsageSum, usage_by_bucket
 from tenants.access import TenantAPIView
@@ -50,21 +51,26 @@ class UsageView(TenantAPIView):
         request: Request,
         operation: UsageEvent.Operation,
         groups: tuple[str, ...],
+        columns: tuple[str, ...],
         render: Callable[[UsageSum], dict[str, Any]],
-    ) -> Response:
-        """One page of buckets."""
+    ) -> Response | StreamingHttpResponse:
+        """One page of buckets, or all of them as CSV."""
         query = request.query_params
-        span = read_span(query, widths=tuple(WIDTHS))
+        organization_id = self.principal.organization_id
         group_by = read.choices(query, "group_by", groups)
         wanted = _usage_filter(query, operation)
-        with tenant_scope(self.principal.organization_id):
-            sums = usage_by_bucket(
-                organization_id=self.principal.organization_id, span=span, wanted=wanted, group_by=group_by
-            )
-        results: dict[int, list[dict[str, Any]]] = {}
-        for found in sums:
-            results.setdefault(found.bucket, []).append(render(found))
-        return Response(render_page(span, results))
+
+        def results_of(span: Span) -> Results:
+            with tenant_scope(organization_id):
+                sums = usage_by_bucket(organization_id=organization_id, span=span, wanted=wanted, group_by=group_by)
+            results: dict[int, list[dict[str, Any]]] = {}
+            for found in sums:
+                results.setdefault(found.bucket, []).append(render(found))
+            return results
+
+        span = read_span(query, widths=tuple(WIDTHS))
+        most = LIMITS[query.get("bucket_width", "1d")][1]
+        return respond(query=query, span=span, most=most, results_of=results_of, columns=columns)
 
 
 class CompletionsUsageView(UsageView):
@@ -73,9 +79,11 @@ class CompletionsUsageView(UsageView):
     operations: ClassVar = {"GET": "usage.completions"}
     contracts: ClassVar = {"GET": contracts.LIST_COMPLETIONS}
 
-    def get(self, request: Request) -> Response:
+    def get(self, request: Request) -> Response | StreamingHttpResponse:
         """One page of buckets."""
-        return self.page(request, UsageEvent.Operation.COMPLETIONS, COMPLETION_GROUPS, render_completions)
+        return self.page(
+            request, UsageEvent.Operation.COMPLETIONS, COMPLETION_GROUPS, COMPLETION_COLUMNS, render_completions
+        )
 
 
 class EmbeddingsUsageView(UsageView):
@@ -84,9 +92,11 @@ class EmbeddingsUsageView(UsageView):
     operations: ClassVar = {"GET": "usage.embeddings"}
     contracts: ClassVar = {"GET": contracts.LIST_EMBEDDINGS}
 
-    def get(self, request: Request) -> Response:
+    def get(self, request: Request) -> Response | StreamingHttpResponse:
         """One page of buckets."""
-        return self.page(request, UsageEvent.Operation.EMBEDDINGS, EMBEDDING_GROUPS, render_embeddings)
+        return self.page(
+            request, UsageEvent.Operation.EMBEDDINGS, EMBEDDING_GROUPS, EMBEDDING_COLUMNS, render_embeddings
+        )
 
 
 def _usage_filter(query: QueryDict, operation: UsageEvent.Operation) -> UsageFilter:

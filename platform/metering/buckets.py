@@ -7,7 +7,6 @@ when until when it counts. A page holds ``limit`` of them, empty ones included.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from django.db import connection
@@ -17,7 +16,8 @@ from common import query as read
 from common.errors import HoneError
 from common.pagination import page_limit
 
-WIDTHS = {"1m": 60, "1h": 3_600, "1d": 86_400}
+HOUR = 3_600
+WIDTHS = {"1m": 60, "1h": HOUR, "1d": 24 * HOUR}
 """Seconds."""
 LIMITS = {"1m": (60, 1_440), "1h": (24, 168), "1d": (7, 31)}
 """How many buckets a page has by default, and at most."""
@@ -47,9 +47,16 @@ class Span:
         return [max(self.start, begin) for begin in range(first, self.stop, self.width)]
 
     @property
-    def moments(self) -> tuple[datetime, datetime]:
-        """Start and end of this page."""
-        return datetime.fromtimestamp(self.start, UTC), datetime.fromtimestamp(self.stop, UTC)
+    def edges(self) -> tuple[int, int, int, int]:
+        """Where this page starts, where its whole hours do, where they end, and where the page does.
+
+        Without whole hours, or with buckets that are shorter, those are at the end.
+        """
+        first = -(-self.start // HOUR) * HOUR
+        last = self.stop // HOUR * HOUR
+        if self.width < HOUR or last <= first:
+            return self.start, self.stop, self.stop, self.stop
+        return self.start, first, last, self.stop
 
 
 def read_span(query: QueryDict, *, widths: tuple[str, ...], most: tuple[int, int] | None = None) -> Span:

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 
-from common.contract import Contract, Query, bucket_listing, list_query, span_query
+from common.contract import Content, Contract, Query, bucket_listing, list_query, span_query
 from common.shapes import Schema, Shape, boolean, constant, count, nullable, one_of, text
+from metering.answers import FORMATS
 from metering.buckets import LIMITS
 
 COMPLETION_GROUPS = ("project_id", "user_id", "api_key_id", "model", "batch")
@@ -40,6 +41,14 @@ EMBEDDINGS = Shape(
         "input_tokens": count(),
     },
 )
+COMPLETION_COLUMNS = tuple(name for name in COMPLETIONS.fields if name != "object")
+EMBEDDING_COLUMNS = tuple(name for name in EMBEDDINGS.fields if name != "object")
+FORMAT = Query(
+    name="format",
+    schema=one_of(FORMATS),
+    about="`csv` for a file of all pages with a line for each result; `json` unless it is given.",
+)
+CSV = Content(media_type="text/csv", about="A line of names, and a line for each result of each bucket.")
 
 
 def _query(groups: tuple[str, ...]) -> tuple[Query, ...]:
@@ -51,6 +60,7 @@ def _query(groups: tuple[str, ...]) -> tuple[Query, ...]:
         list_query("api_key_ids", "Of these keys alone."),
         list_query("models", "Of these models alone."),
         Query(name="batch", schema=boolean(), about="Of batches alone, or of all but batches."),
+        FORMAT,
     )
 
 
@@ -58,9 +68,11 @@ LIST_COMPLETIONS = Contract(
     summary="Count tokens of completions",
     query=_query(COMPLETION_GROUPS),
     answer=bucket_listing(COMPLETIONS),
+    contents=(CSV,),
 )
 LIST_EMBEDDINGS = Contract(
     summary="Count tokens of embeddings",
     query=_query(EMBEDDING_GROUPS),
     answer=bucket_listing(EMBEDDINGS),
+    contents=(CSV,),
 )

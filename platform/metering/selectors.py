@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -14,26 +15,41 @@ from metering.models import UsageEvent
 from tenants.models import ApiKey, Project
 
 GROUPS = {
-    "project_id": "event.project_id",
-    "api_key_id": "event.api_key_id",
+    "project_id": "used.project_id",
+    "api_key_id": "used.api_key_id",
     "user_id": "key.created_by_id",
-    "model": "event.model",
-    "batch": "event.job <> ''",
+    "model": "used.model",
+    "batch": "used.is_batch",
 }
 """What usage can be grouped by, and the expression for it; names of our own."""
 _PREFIXES = {"project_id": Project.ID_PREFIX, "api_key_id": ApiKey.ID_PREFIX, "user_id": User.ID_PREFIX}
 
-FROM_EVENTS = """
-FROM metering_usageevent event JOIN tenants_apikey key ON key.id = event.api_key_id
-WHERE event.organization_id = %(organization)s AND event.occurred_at >= %(start)s AND event.occurred_at < %(stop)s
-    AND (%(operation)s IS NULL OR event.operation = %(operation)s)
-    AND (%(project_ids)s::uuid[] IS NULL OR event.project_id = ANY (%(project_ids)s::uuid[]))
-    AND (%(api_key_ids)s::uuid[] IS NULL OR event.api_key_id = ANY (%(api_key_ids)s::uuid[]))
+# Whole hours are read as such, from the sums; what is cut off before and after them from the events themselves.
+USED = """
+FROM (
+    SELECT hour AS at, project_id, api_key_id, operation, model, is_batch, price_id, requests, input_tokens,
+        cached_tokens, output_tokens, cost_nanos
+    FROM metering_usagehour
+    WHERE organization_id = %(organization)s AND hour >= %(first_hour)s AND hour < %(last_hour)s
+    UNION ALL
+    SELECT occurred_at, project_id, api_key_id, operation, model, job <> '', price_id, requests, input_tokens,
+        cached_tokens, output_tokens, cost_nanos
+    FROM metering_usageevent
+    WHERE organization_id = %(organization)s AND occurred_at >= %(start)s AND occurred_at < %(first_hour)s
+    UNION ALL
+    SELECT occurred_at, project_id, api_key_id, operation, model, job <> '', price_id, requests, input_tokens,
+        cached_tokens, output_tokens, cost_nanos
+    FROM metering_usageevent
+    WHERE organization_id = %(organization)s AND occurred_at >= %(last_hour)s AND occurred_at < %(stop)s
+) used JOIN tenants_apikey key ON key.id = used.api_key_id
+WHERE (%(operation)s IS NULL OR used.operation = %(operation)s)
+    AND (%(project_ids)s::uuid[] IS NULL OR used.project_id = ANY (%(project_ids)s::uuid[]))
+    AND (%(api_key_ids)s::uuid[] IS NULL OR used.api_key_id = ANY (%(api_key_ids)s::uuid[]))
     AND (%(user_ids)s::uuid[] IS NULL OR key.created_by_id = ANY (%(user_ids)s::uuid[]))
-    AND (%(models)s::text[] IS NULL OR event.model = ANY (%(models)s::text[]))
-    AND (%(batch)s::boolean IS NULL OR (event.job <> '') = %(batch)s)
+    AND (%(models)s::text[] IS NULL OR used.model = ANY (%(models)s::text[]))
+    AND (%(batch)s::boolean IS NULL OR used.is_batch = %(batch)s)
 """
-BUCKET = "floor(extract(epoch FROM event.occurred_at) / %(width)s)::bigint * %(width)s"
+BUCKET = "floor(extract(epoch FROM used.at) / %(width)s)::bigint * %(width)s"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +64,13 @@ class UsageFilter:
     batch: bool | None = None
 
     def parameters(self, *, organization_id: UUID, span: Span) -> dict[str, Any]:
-        """For :data:`FROM_EVENTS` and :data:`BUCKET`."""
-        start, stop = span.moments
+        """For :data:`USED` and :data:`BUCKET`."""
+        start, first_hour, last_hour, stop = (datetime.fromtimestamp(at, UTC) for at in span.edges)
         return {
             "organization": organization_id,
             "start": start,
+            "first_hour": first_hour,
+            "last_hour": last_hour,
             "stop": stop,
             "width": span.width,
             "operation": self.operation,
@@ -86,9 +104,9 @@ def usage_by_bucket(
     with connection.cursor() as cursor:
         cursor.execute(
             f"""
-            SELECT {columns}, sum(event.requests), sum(event.input_tokens), sum(event.cached_tokens),
-                sum(event.output_tokens)
-            {FROM_EVENTS} GROUP BY {keys} ORDER BY {keys}
+            SELECT {columns}, sum(used.requests), sum(used.input_tokens), sum(used.cached_tokens),
+                sum(used.output_tokens)
+            {USED} GROUP BY {keys} ORDER BY {keys}
             """,  # expressions of our own
             wanted.parameters(organization_id=organization_id, span=span),
         )

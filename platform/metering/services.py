@@ -1,10 +1,15 @@
 """Writes of usage."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Self
 from uuid import UUID
 
+from django.db import connections
+from django.utils import timezone
+
 from catalog.models import Price
+from common.database import SYSTEM
 from metering.models import UsageEvent
 
 MAX_TOKENS = 2**31 - 1
@@ -66,8 +71,9 @@ def record_usage(
     model: str,
     price: Price,
     quantities: Quantities,
+    occurred_at: datetime | None = None,
 ) -> UsageEvent:
-    """Write one event, in the transaction of the work that it counts."""
+    """Write one event, in the transaction of the work that it counts; it happened now unless a moment is given."""
     return UsageEvent.objects.create(
         organization_id=organization_id,
         project_id=project_id,
@@ -82,7 +88,16 @@ def record_usage(
         cached_tokens=quantities.cached_tokens,
         output_tokens=quantities.output_tokens,
         cost_nanos=cost_of(quantities=quantities, price=price),
+        occurred_at=occurred_at or timezone.now(),
     )
+
+
+def add_months() -> None:
+    """Give usage events of this month and the next two a partition, where there is none. Works across tenants."""
+    with connections[SYSTEM].cursor() as cursor:
+        cursor.execute(
+            "SELECT metering_add_month((now() + make_interval(months => ahead))::date) FROM generate_series(0, 2) ahead"
+        )
 
 
 def _count(container: object, name: str) -> int:

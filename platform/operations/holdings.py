@@ -12,6 +12,7 @@ KEPT = {
     Organization._meta.db_table: "the tombstone that the rest of this list belongs to; its name is erased",
     AuditEvent._meta.db_table: "who did what",
     "metering_usageevent": "what was charged for",
+    "metering_usagehour": "what was charged for",
     "billing_account": "the ledger",
     "billing_posting": "the ledger",
     "billing_hold": "the ledger",

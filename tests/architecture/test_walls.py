@@ -14,8 +14,8 @@ from tests.support.everything import make_everything
 from tests.support.tables import query, rows_of, tenant_tables
 
 APPEND_ONLY = ["billing_posting", "metering_usageevent", "tenants_auditevent"]
-GUARDED = ["billing_account", "billing_hold"]
-"""Moved by the trigger of billing_posting alone; nobody else may, whatever their rights."""
+GUARDED = ["billing_account", "billing_hold", "metering_usagehour"]
+"""Moved by triggers of other tables alone; nobody else may, whatever their rights."""
 FORBIDDEN_WITH_MONEY = [
     "UPDATE billing_posting SET amount_nanos = 1",
     "DELETE FROM billing_posting",
@@ -116,7 +116,24 @@ def test_what_runs_with_the_rights_of_its_owner_is_known_by_name(database: None)
         " has_function_privilege('hone_app', oid, 'EXECUTE'), has_function_privilege('hone_system', oid, 'EXECUTE')"
         " FROM pg_proc WHERE prosecdef AND pronamespace = 'public'::regnamespace"
     )
-    assert query(functions) == [("hone_queue_email", "void", ["search_path=pg_catalog, pg_temp"], True, False)]
+    path = "search_path=pg_catalog, pg_temp"
+    assert sorted(query(functions)) == [
+        ("hone_queue_email", "void", [path], True, False),
+        ("metering_add_month", "void", [path, "TimeZone=UTC"], False, True),
+    ]
+
+
+def test_a_partition_is_reached_through_its_parent_alone(database: None) -> None:
+    partitions = query(
+        "SELECT relname::text, relrowsecurity, relforcerowsecurity FROM pg_class WHERE relispartition AND relkind = 'r'"
+    )
+    assert {name.rsplit("_", 1)[0] for name, *_ in partitions} >= {"metering_usageevent"}
+    for name, *walls in partitions:
+        assert walls == [True, True]
+        for role in ("default", SYSTEM):
+            for statement in ("SELECT FROM", "INSERT INTO {} DEFAULT VALUES --", "DELETE FROM", "TRUNCATE"):
+                with connections[role].cursor() as cursor, pytest.raises(ProgrammingError, match="permission denied"):
+                    cursor.execute(f"{statement} {name}".replace("{}", name))
 
 
 def test_every_foreign_key_between_tenant_tables_includes_the_organisation(tables: list[str]) -> None:

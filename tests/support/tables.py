@@ -11,7 +11,7 @@ from common.database import SYSTEM
 _TENANT_TABLES = """
 SELECT class.relname, CASE WHEN class.relname = 'tenants_organization' THEN 'id' ELSE 'organization_id' END
 FROM pg_class class
-WHERE class.relnamespace = 'public'::regnamespace AND class.relkind IN ('r', 'p') AND (
+WHERE class.relnamespace = 'public'::regnamespace AND class.relkind IN ('r', 'p') AND NOT class.relispartition AND (
     class.relname = 'tenants_organization'
     OR EXISTS (
         SELECT FROM pg_attribute attribute

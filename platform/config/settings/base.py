@@ -204,6 +204,7 @@ CELERY_BEAT_SCHEDULE = {
     # Once a day by the clock (UTC): a beat that is restarted daily would never reach the end of an interval.
     "delete-model-bytes": {"task": "catalog.tasks.delete_leftovers", "schedule": schedule(timedelta(hours=1))},
     "delete-orphaned-blobs": {"task": "files.tasks.delete_orphans", "schedule": crontab(minute=17, hour=3)},
+    "add-months-of-usage": {"task": "metering.tasks.add_months", "schedule": schedule(timedelta(hours=6))},
     "check-ledgers": {"task": "billing.tasks.check", "schedule": crontab(hour="3", minute="20")},
 }
 

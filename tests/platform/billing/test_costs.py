@@ -1,5 +1,7 @@
 """Costs by day: every nano-dollar of the usage, in line items that add up."""
 
+import csv
+import io
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,25 @@ def test_line_items_add_up_to_what_was_charged(cast: Cast) -> None:
         "amount": {"currency": "usd", "value": sum(charged[:2]) / 1e9},
         "amount_nanos": sum(charged[:2]), "quantity": None, "quantity_unit": None,
     }  # fmt: skip
+
+
+def test_the_same_as_csv(cast: Cast) -> None:
+    use(cast.alice, START, (10, 4, 1))
+    use(cast.alice, START + 300 * DAY, (1, 0, 0))
+    query = f"start_time={START}&end_time={START + 301 * DAY}&group_by[]=line_item&format=csv"
+    answer = cast.alice.admin.get(f"/v1/organization/costs?{query}")
+    assert answer.status_code == 200
+    names, *lines = csv.reader(io.StringIO(answer.getvalue().decode()))
+    assert names == [
+        "start_time", "end_time", "project_id", "user_id", "line_item", "api_key_id", "amount", "amount_nanos",
+        "quantity", "quantity_unit",
+    ]  # fmt: skip
+    assert [(line[0][:10], line[4].split(", ")[-1], int(line[7]), int(line[8])) for line in lines] == [
+        ("2026-01-01", "cached_input_tokens", 4 * BATCH.cached_input_nanos, 4),
+        ("2026-01-01", "input_tokens", 6 * BATCH.input_nanos, 6),
+        ("2026-01-01", "output_tokens", BATCH.output_nanos, 1),
+        ("2026-10-28", "input_tokens", BATCH.input_nanos, 1),
+    ]
 
 
 def test_narrowed_and_grouped(cast: Cast) -> None:

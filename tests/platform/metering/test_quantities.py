@@ -82,14 +82,14 @@ def test_what_was_counted_cannot_be_changed(cast: Cast, counted: None, change: s
 
 def test_one_thing_is_counted_once(cast: Cast, counted: None) -> None:
     with (
-        pytest.raises(IntegrityError, match="source"),
+        pytest.raises(IntegrityError, match="_pkey"),
         tenant_scope(cast.alice.organization.id),
         connection.cursor() as cursor,
     ):
         cursor.execute(
-            "INSERT INTO metering_usageevent (id, organization_id, project_id, api_key_id, source, job, model,"
+            "INSERT INTO metering_usageevent (organization_id, project_id, api_key_id, source, job, model,"
             " price_id, requests, input_tokens, cached_tokens, output_tokens, cost_nanos, occurred_at) "
-            "SELECT gen_random_uuid(), organization_id, project_id, api_key_id, source, job, model, price_id,"
-            " requests, input_tokens, cached_tokens, output_tokens, cost_nanos, now() FROM metering_usageevent"
+            "SELECT organization_id, project_id, api_key_id, source, job, model, price_id,"
+            " requests, input_tokens, cached_tokens, output_tokens, cost_nanos, occurred_at FROM metering_usageevent"
         )
     assert count("metering_usageevent") == 1

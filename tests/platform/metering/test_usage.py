@@ -1,5 +1,7 @@
 """Usage in buckets: exact sums, empty buckets, groups, filters, pages."""
 
+import csv
+import io
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +17,6 @@ from tenants.models import ApiKey, Project
 from tenants.scope import tenant_scope
 from tenants.services import create_api_key
 from tests.support.cast import MODEL, Cast, Member
-from tests.support.facts import change
 from tests.support.model import add_model
 from tests.support.people import user_id
 
@@ -45,12 +46,11 @@ def use(
     with tenant_scope(organization_id):
         key = key or ApiKey.objects.get(name="First key")
         assert key.project_id is not None
-        event = record_usage(
+        record_usage(
             organization_id=organization_id, project_id=key.project_id, api_key_id=key.id,
             source=f"test:{UsageEvent.objects.count()}:{organization_id}", job=job, operation=operation, model=model,
-            price=price, quantities=Quantities(2, *tokens),
+            price=price, quantities=Quantities(2, *tokens), occurred_at=datetime.fromtimestamp(at, UTC),
         )  # fmt: skip
-    change("UPDATE metering_usageevent SET occurred_at = %s WHERE id = %s", datetime.fromtimestamp(at, UTC), event.id)
 
 
 def page(member: Member, query: str, *, operation: str = "completions") -> dict[str, Any]:
@@ -189,9 +189,37 @@ def test_a_stranger_counts_nothing_of_it(cast: Cast) -> None:
         ("start_time=0&group_by[]=service_tier", "invalid_value", "group_by"),
         ("start_time=0&batch=1", "invalid_value", "batch"), ("start_time=0&page=page_5_5", "invalid_value", "page"),
         ("start_time=0&page=page_1_999999999999", "invalid_value", "page"),
+        ("start_time=0&format=xml", "invalid_value", "format"),
     ],
 )  # fmt: skip
 def test_a_query_that_makes_no_sense(cast: Cast, query: str, code: str, param: str) -> None:
     answer = cast.alice.admin.get(f"/v1/organization/usage/completions?{query}")
     error = answer.json()["error"]
     assert (answer.status_code, error["code"], error["param"]) == (400, code, param)
+
+
+def csv_of(member: Member, query: str) -> list[list[str]]:
+    answer = member.admin.get(f"/v1/organization/usage/completions?format=csv&{query}")
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "text/csv; charset=utf-8")
+    return list(csv.reader(io.StringIO(answer.getvalue().decode())))
+
+
+def test_all_pages_at_once_as_csv(cast: Cast) -> None:
+    for hour in (0, 1, 200):
+        use(cast.alice, START + hour * 3_600 + 60)
+    span = f"start_time={START}&end_time={START + 201 * 3_600}&bucket_width=1h&limit=1"
+    names, *lines = csv_of(cast.alice, f"{span}&group_by[]=model")
+    assert names == [
+        "start_time", "end_time", "project_id", "user_id", "api_key_id", "model", "batch", "num_model_requests",
+        "input_tokens", "input_cached_tokens", "input_uncached_tokens", "output_tokens",
+    ]  # fmt: skip
+    assert [line[0] for line in lines] == [
+        "2026-01-01T00:00:00+00:00", "2026-01-01T01:00:00+00:00", "2026-01-09T08:00:00+00:00",
+    ]  # fmt: skip
+    assert lines[0][1:] == ["2026-01-01T01:00:00+00:00", "", "", "", MODEL, "", "2", "10", "4", "6", "3"]
+    assert csv_of(cast.charlie, f"start_time={START}") == [names]
+
+
+def test_csv_has_its_limit(cast: Cast) -> None:
+    answer = cast.alice.admin.get("/v1/organization/usage/completions?format=csv&start_time=0&bucket_width=1m")
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "start_time")
