@@ -145,7 +145,7 @@ EXTRA_MODULES = {
         "wire",
     },
     "accounts": {"adapters", "emails", "sessions"},
-    "metering": {"buckets"},
+    "metering": {"answers", "buckets", "writer"},
     "notifications": {"delivery", "signing", "transport"},
     "operations": {"export", "holdings"},
 }

@@ -8,7 +8,7 @@ from typing import Any
 
 from infra.dev.instance import empty_home, running_instance
 from infra.dev.services import default_home
-from tests.bench import authentication, claims, reports, rows, throughput, training, validation
+from tests.bench import authentication, claims, reports, rows, throughput, training, usage, validation
 
 
 def main() -> int:
@@ -24,6 +24,8 @@ def main() -> int:
     results["claims"] = claims.measure()
     print("\nAuthentication", flush=True)
     results["authentication"] = authentication.measure()
+    print("\nUsage by the million", flush=True)
+    results["usage"] = usage.measure()
     print("\nRows of growing batches (stand-in engine)", flush=True)
     results["rows"] = rows.measure()
     print("\nBatch throughput (real vLLM)", flush=True)

@@ -53,7 +53,7 @@ def hold_to_schema(response: Any, sent: Any = None) -> None:
     missing = {header for header in promised["headers"] if header not in response.headers}
     assert not missing, f"{name} answers {status} without the headers {missing}"
     media_type = response.headers.get("content-type", "").partition(";")[0]
-    assert [media_type] == list(promised["content"]), f"{name} answers {status} as {media_type!r}"
+    assert media_type in promised["content"], f"{name} answers {status} as {media_type!r}"
     if media_type == "application/json" and method != "HEAD":
         validate(f"{_URN}#/{pointer}/content/application~1json/schema", orjson.loads(response.content), name)
     if response.status_code < 300:
