@@ -34,10 +34,11 @@ WHERE batch_id = %(batch)s AND shard_id = %(shard)s AND batches_row.line = resul
     AND batches_row.state = 'pending'
 """
 
+# No join: of a table that has grown since it was last analysed the planner expects one row of the batch, and meets each
+# of them with each of the places.
 _RELOCATE = """
-UPDATE batches_row SET result_offset = place."offset"
-FROM json_to_recordset(%(places)s::json) AS place (line integer, "offset" bigint)
-WHERE batch_id = %(batch)s AND batches_row.line = place.line
+UPDATE batches_row SET result_offset = (%(offsets)s::jsonb ->> line::text)::bigint
+WHERE batch_id = %(batch)s AND line = ANY (%(lines)s::integer[])
 """
 
 
@@ -88,4 +89,11 @@ def store_results(*, shard: Shard, segment: Segment, results: list[dict[str, Any
 def relocate_results(*, batch: Batch, places: list[dict[str, int]]) -> None:
     """Note where results stand in the output and error files: ``line`` and ``offset`` each. Call inside the scope."""
     with connection.cursor() as cursor:
-        cursor.execute(_RELOCATE, {"batch": batch.id, "places": orjson.dumps(places).decode()})
+        cursor.execute(
+            _RELOCATE,
+            {
+                "batch": batch.id,
+                "lines": [place["line"] for place in places],
+                "offsets": orjson.dumps({str(place["line"]): place["offset"] for place in places}).decode(),
+            },
+        )
