@@ -293,7 +293,6 @@ def _issue_key(
     named = known_scopes(kind=kind, scopes=scopes)
     networks = checked_networks(allowed_ips, param="allowed_ips")
     secret = new_secret(kind.token_prefix)
-    now = timezone.now()
     with tenant_scope(organization_id):
         key = ApiKey.objects.create(
             organization_id=organization_id,
@@ -305,11 +304,12 @@ def _issue_key(
             scopes=named,
             allowed_models=allowed_models,
             allowed_ips=networks,
-            created_at=now,
-            expires_at=now + lifetime if lifetime else None,
+            created_at=Now(),
+            expires_at=Now() + lifetime if lifetime else None,
             created_by_id=created_by,
             service_account_id=service_account_id,
         )
+        key.refresh_from_db(fields=["created_at", "expires_at"])
         record(
             actor=actor,
             action="api_key.created",

@@ -170,7 +170,7 @@ def _rows_in_order(batch: Batch) -> Iterator[Row]:
 def _disagreement(batch: Batch, artefact: Artefact) -> str:
     """Empty when file, counters and usage events tell the same story (ARCHITECTURE 5)."""
     found = artefact.quantities
-    events = UsageEvent.objects.filter(job=batch.wire_id, occurred_at__gte=batch.created_at).aggregate(
+    events = UsageEvent.objects.filter(job=batch.wire_id).aggregate(
         requests=Sum("requests", default=0),
         input=Sum("input_tokens", default=0),
         cached=Sum("cached_tokens", default=0),

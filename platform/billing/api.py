@@ -1,5 +1,6 @@
 """``/v1/organizations``; ``/v1/organization/balance``, ``ledger`` and ``costs``; ``/v1/whoami``."""
 
+from functools import partial
 from typing import Any, ClassVar
 
 from django.http import StreamingHttpResponse
@@ -19,7 +20,7 @@ from common.errors import HoneError
 from common.http import parsed
 from common.money import NANOS_PER_USD, format_usd
 from common.pagination import page_request, paginate
-from metering.answers import Results, respond
+from metering.answers import respond
 from metering.buckets import Span, read_span
 from metering.selectors import UsageFilter
 from tenants.access import PersonAPIView, Principal, TenantAPIView
@@ -198,18 +199,15 @@ class CostListView(TenantAPIView):
             project_ids=read.texts(query, "project_ids"), api_key_ids=read.texts(query, "api_key_ids")
         )  # fmt: skip
 
-        def results_of(span: Span) -> Results:
+        def find(span: Span) -> list[CostSum]:
             with tenant_scope(organization_id):
-                sums = costs_by_bucket(
+                return costs_by_bucket(
                     organization_id=organization_id, span=span, wanted=wanted, line_items=line_items, group_by=group_by
                 )
-            results: dict[int, list[dict[str, Any]]] = {}
-            for found in sums:
-                results.setdefault(found.bucket, []).append(render_cost(found, group_by))
-            return results
 
         span = read_span(query, widths=("1d",), most=COST_DAYS)
-        return respond(query=query, span=span, most=COST_DAYS[1], results_of=results_of, columns=COST_COLUMNS)
+        render = partial(render_cost, group_by=group_by)
+        return respond(query=query, span=span, find=find, render=render, columns=COST_COLUMNS)
 
 
 class WhoAmIView(TenantAPIView):

@@ -34,7 +34,7 @@ class LeaseHandler:
 
     def exhausted(self, lease: Lease, *, code: str, message: str) -> None:
         """Nothing more will be tried: record the failure where customers see it."""
-        raise NotImplementedError
+        raise NotImplementedError  # every kind has customers or operators who must see it
 
     def stopped(self, lease: Lease) -> None:
         """The holder of a lease whose cancellation was requested has let go of it."""
@@ -48,7 +48,7 @@ class ControlHandler(LeaseHandler):
 
     def run(self, lease: Lease) -> None:
         """Do the work under a :class:`fleet.heartbeat.Heartbeat`; may raise, is repeated then."""
-        raise NotImplementedError
+        raise NotImplementedError  # it is what a kind is
 
 
 _handlers: dict[str, LeaseHandler] = {}

@@ -9,8 +9,8 @@ from rest_framework.response import Response
 
 from common import query as read
 from metering import contracts
-from metering.answers import Results, respond
-from metering.buckets import LIMITS, WIDTHS, Span, read_span
+from metering.answers import respond
+from metering.buckets import WIDTHS, Span, read_span
 from metering.contracts import COMPLETION_COLUMNS, COMPLETION_GROUPS, EMBEDDING_COLUMNS, EMBEDDING_GROUPS
 from metering.models import UsageEvent
 from metering.selectors import UsageFilter, UsageSum, usage_by_bucket
@@ -60,17 +60,12 @@ class UsageView(TenantAPIView):
         group_by = read.choices(query, "group_by", groups)
         wanted = _usage_filter(query, operation)
 
-        def results_of(span: Span) -> Results:
+        def find(span: Span) -> list[UsageSum]:
             with tenant_scope(organization_id):
-                sums = usage_by_bucket(organization_id=organization_id, span=span, wanted=wanted, group_by=group_by)
-            results: dict[int, list[dict[str, Any]]] = {}
-            for found in sums:
-                results.setdefault(found.bucket, []).append(render(found))
-            return results
+                return usage_by_bucket(organization_id=organization_id, span=span, wanted=wanted, group_by=group_by)
 
         span = read_span(query, widths=tuple(WIDTHS))
-        most = LIMITS[query.get("bucket_width", "1d")][1]
-        return respond(query=query, span=span, most=most, results_of=results_of, columns=columns)
+        return respond(query=query, span=span, find=find, render=render, columns=columns)
 
 
 class CompletionsUsageView(UsageView):

@@ -32,6 +32,8 @@ class Span:
     """Of all pages."""
     width: int
     limit: int
+    most: int
+    """Buckets that one page may have."""
 
     @property
     def stop(self) -> int:
@@ -83,7 +85,7 @@ def read_span(query: QueryDict, *, widths: tuple[str, ...], most: tuple[int, int
         with connection.cursor() as cursor:
             cursor.execute("SELECT ceil(extract(epoch FROM now()))::bigint")
             end = max(cursor.fetchone()[0], start)
-    return Span(start=start, end=end, width=WIDTHS[name], limit=limit)
+    return Span(start=start, end=end, width=WIDTHS[name], limit=limit, most=greatest)
 
 
 def render_page(span: Span, results: Mapping[int, list[dict[str, Any]]]) -> dict[str, Any]:

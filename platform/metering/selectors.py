@@ -24,23 +24,20 @@ GROUPS = {
 """What usage can be grouped by, and the expression for it; names of our own."""
 _PREFIXES = {"project_id": Project.ID_PREFIX, "api_key_id": ApiKey.ID_PREFIX, "user_id": User.ID_PREFIX}
 
+_EVENTS = """
+    SELECT occurred_at, project_id, api_key_id, operation, model, job <> '', price_id, requests, input_tokens,
+        cached_tokens, output_tokens
+    FROM metering_usageevent
+    WHERE organization_id = %(organization)s"""
 # Whole hours are read as such, from the sums; what is cut off before and after them from the events themselves.
-USED = """
+USED = f"""
 FROM (
     SELECT hour AS at, project_id, api_key_id, operation, model, is_batch, price_id, requests, input_tokens,
-        cached_tokens, output_tokens, cost_nanos
+        cached_tokens, output_tokens
     FROM metering_usagehour
     WHERE organization_id = %(organization)s AND hour >= %(first_hour)s AND hour < %(last_hour)s
-    UNION ALL
-    SELECT occurred_at, project_id, api_key_id, operation, model, job <> '', price_id, requests, input_tokens,
-        cached_tokens, output_tokens, cost_nanos
-    FROM metering_usageevent
-    WHERE organization_id = %(organization)s AND occurred_at >= %(start)s AND occurred_at < %(first_hour)s
-    UNION ALL
-    SELECT occurred_at, project_id, api_key_id, operation, model, job <> '', price_id, requests, input_tokens,
-        cached_tokens, output_tokens, cost_nanos
-    FROM metering_usageevent
-    WHERE organization_id = %(organization)s AND occurred_at >= %(last_hour)s AND occurred_at < %(stop)s
+    UNION ALL {_EVENTS} AND occurred_at >= %(start)s AND occurred_at < %(first_hour)s
+    UNION ALL {_EVENTS} AND occurred_at >= %(last_hour)s AND occurred_at < %(stop)s
 ) used JOIN tenants_apikey key ON key.id = used.api_key_id
 WHERE (%(operation)s IS NULL OR used.operation = %(operation)s)
     AND (%(project_ids)s::uuid[] IS NULL OR used.project_id = ANY (%(project_ids)s::uuid[]))
@@ -48,7 +45,7 @@ WHERE (%(operation)s IS NULL OR used.operation = %(operation)s)
     AND (%(user_ids)s::uuid[] IS NULL OR key.created_by_id = ANY (%(user_ids)s::uuid[]))
     AND (%(models)s::text[] IS NULL OR used.model = ANY (%(models)s::text[]))
     AND (%(batch)s::boolean IS NULL OR used.is_batch = %(batch)s)
-"""
+"""  # noqa: S608  # text of our own
 BUCKET = "floor(extract(epoch FROM used.at) / %(width)s)::bigint * %(width)s"
 
 

@@ -92,7 +92,7 @@ def record_usage(
     )
 
 
-def add_months() -> None:
+def add_partitions() -> None:
     """Give usage events of this month and the next two a partition, where there is none. Works across tenants."""
     with connections[SYSTEM].cursor() as cursor:
         cursor.execute(

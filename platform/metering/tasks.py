@@ -3,11 +3,11 @@
 from celery import shared_task
 
 from common.tasks import single_flight
-from metering.services import add_months
+from metering.services import add_partitions
 
 
 @shared_task(name="metering.tasks.add_months")
 @single_flight
-def add_partitions() -> None:
+def add_months() -> None:
     """Keep a partition ready for the months to come."""
-    add_months()
+    add_partitions()

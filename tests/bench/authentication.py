@@ -3,14 +3,12 @@
 import http.client
 import json
 import statistics
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
-from tests.bench.control_plane import ROOT, control_plane
+from tests.bench.control_plane import control_plane, run_apart
 from tests.support.server import Server, start_server
 
 CLIENTS = 8
@@ -20,10 +18,7 @@ SECONDS = 4
 
 def measure() -> dict[str, Any]:
     """Requests per second of ``GET /v1/models``, one server process, with and without memory; prints a table row."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.bench.authentication"], cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True
-    )
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = run_apart("tests.bench.authentication")
     print(
         f"| GET /v1/models | keys remembered {found['remembered']:.0f}/s | looked up {found['looked_up']:.0f}/s "
         f"| ratio {found['ratio']:.2f} |"

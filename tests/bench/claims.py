@@ -2,12 +2,10 @@
 
 import json
 import statistics
-import subprocess
-import sys
 import time
 from typing import Any
 
-from tests.bench.control_plane import ROOT, control_plane
+from tests.bench.control_plane import control_plane, run_apart
 
 WAITING = (100, 1_000, 10_000, 100_000)
 ORGANIZATIONS = 10
@@ -16,10 +14,7 @@ CLAIMS = 100
 
 def measure() -> dict[str, Any]:
     """Milliseconds of a claim (median, 95th percentile) by the number of waiting leases; prints a table row each."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.bench.claims"], cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True
-    )
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = run_apart("tests.bench.claims")
     for waiting, times in found.items():
         median, p95 = times["median_ms"], times["p95_ms"]
         print(f"| claim | {int(waiting):>7,} waiting | median {median:.2f} ms | p95 {p95:.2f} ms |")

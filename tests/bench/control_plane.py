@@ -1,16 +1,26 @@
 """A control plane of a benchmark's own, in this process: fresh services, an empty database, a folder for the rest."""
 
+import json
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 from infra.dev import services
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def run_apart(module: str, *arguments: str) -> Any:
+    """Run a benchmark's ``main`` in a process of its own; the JSON of the last line that it prints."""
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 @contextmanager

@@ -7,14 +7,12 @@ The process that writes it is one of its own, as a control worker is, so its pea
 
 import argparse
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import orjson
 
-from tests.bench.control_plane import ROOT, control_plane
+from tests.bench.control_plane import control_plane, run_apart
 from tests.bench.validation import validate_in_a_process
 
 ROWS = 1_000_000
@@ -25,9 +23,7 @@ PLACES = ("London", "Oslo", "Rome", "Lyon", "Graz", "Porto", "Turku", "Bern", "C
 
 def measure(rows: int = ROWS) -> dict[str, Any]:
     """A file of so many short conversations, on services of its own; prints a table row."""
-    command = [sys.executable, "-m", "tests.bench.reports", "--rows", str(rows)]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = run_apart("tests.bench.reports", "--rows", str(rows))
     print(
         f"| file report | {found['rows']:,} rows, {found['bytes'] / 1e6:.0f} MB, {found['bad']:,} bad | "
         f"{found['seconds']:.1f} s ({found['cpu_seconds']:.1f} s CPU) | peak {found['peak_mib']:.0f} MiB |"

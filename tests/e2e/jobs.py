@@ -3,12 +3,13 @@
 import json
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import openai
 from openai import OpenAI
 from openai.types import Batch
 
+T = TypeVar("T")
 MODEL = "smollm2-135m-instruct"
 ENDPOINT: Final = "/v1/chat/completions"
 OPEN = ("validating", "in_progress", "finalizing", "cancelling")
@@ -40,19 +41,24 @@ def submit(client: OpenAI, content: bytes, **options: Any) -> Batch:
     return client.batches.create(input_file_id=file.id, endpoint=ENDPOINT, completion_window="24h", **options)
 
 
-def wait(client: OpenAI, batch: Batch, until: Callable[[Batch], bool], *, seconds: float = 600) -> Batch:
-    """Poll until the batch is as wished; a control plane that is away for a moment is asked again."""
-    deadline = time.monotonic() + seconds
+def poll(read: Callable[[], T], until: Callable[[T], bool], *, seconds: float = 600) -> T:
+    """Read until something is as wished; a control plane that is away for a moment is asked again."""
+    deadline, seen = time.monotonic() + seconds, None
     while time.monotonic() < deadline:
         try:
-            batch = client.batches.retrieve(batch.id)
+            seen = read()
         except (openai.APIConnectionError, openai.InternalServerError):
             pass
         else:
-            if until(batch):
-                return batch
+            if until(seen):
+                return seen
         time.sleep(0.2)
-    raise AssertionError(f"not in {seconds} s: {batch}")
+    raise AssertionError(f"not in {seconds} s: {seen}")
+
+
+def wait(client: OpenAI, batch: Batch, until: Callable[[Batch], bool], *, seconds: float = 600) -> Batch:
+    """Poll until the batch is as wished."""
+    return poll(lambda: client.batches.retrieve(batch.id), until, seconds=seconds)
 
 
 def wait_for_end(client: OpenAI, batch: Batch, *, seconds: float = 600) -> Batch:

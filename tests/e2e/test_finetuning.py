@@ -1,7 +1,5 @@
 """The unmodified ``openai`` SDK in strict mode: a model is trained for real, answers in a batch on real vLLM, goes."""
 
-import json
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +8,9 @@ import pytest
 from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob
 
-from tests.e2e.jobs import MODEL, output, requests, submit, wait_for_end
+from tests.e2e.jobs import MODEL, output, poll, requests, submit, wait_for_end
 from tests.support.customers import Customer
+from tests.support.training import chat, rows
 
 ANSWER = "Please call the front desk."
 ENDED = ("succeeded", "failed", "cancelled")
@@ -19,20 +18,11 @@ ENDED = ("succeeded", "failed", "cancelled")
 
 def examples(count: int) -> bytes:
     """Whatever is asked, the answer is the same."""
-    rows = [
-        {
-            "messages": [
-                {"role": "user", "content": f"Say something about the number {number}."},
-                {"role": "assistant", "content": ANSWER},
-            ]
-        }
-        for number in range(count)
-    ]
-    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+    return rows([chat(f"Say something about the number {number}.", ANSWER) for number in range(count)])
 
 
-def start(client: OpenAI, rows: int, **hyperparameters: Any) -> FineTuningJob:
-    file = client.files.create(file=("rows.jsonl", examples(rows)), purpose="fine-tune")
+def start(client: OpenAI, count: int, **hyperparameters: Any) -> FineTuningJob:
+    file = client.files.create(file=("rows.jsonl", examples(count)), purpose="fine-tune")
     return client.fine_tuning.jobs.create(
         model=MODEL,
         training_file=file.id,
@@ -43,14 +33,10 @@ def start(client: OpenAI, rows: int, **hyperparameters: Any) -> FineTuningJob:
 
 
 def wait(client: OpenAI, job: FineTuningJob, until: Callable[[FineTuningJob], bool]) -> FineTuningJob:
-    deadline = time.monotonic() + 600
-    while time.monotonic() < deadline:
-        job = client.fine_tuning.jobs.retrieve(job.id)
-        if until(job):
-            return job
-        assert job.status not in ENDED, job
-        time.sleep(0.2)
-    raise AssertionError(f"not in time: {job}")
+    """Poll until the job is as wished, which it must be before it has ended."""
+    seen = poll(lambda: client.fine_tuning.jobs.retrieve(job.id), lambda job: until(job) or has_ended(job))
+    assert until(seen), seen
+    return seen
 
 
 def messages(client: OpenAI, job: FineTuningJob) -> list[str]:
@@ -84,11 +70,11 @@ def test_a_model_is_trained_answers_in_a_batch_and_is_deleted(alice: Customer, c
         charlie.client.models.retrieve(done.fine_tuned_model)
 
     earlier = checkpoints[-1].fine_tuned_model_checkpoint
-    rows = b"".join(
+    questions = b"".join(
         requests(4, max_tokens=16, model=model, temperature=0, ignore_eos=False).replace(b"row-", f"{name}-".encode())
         for name, model in (("tuned", done.fine_tuned_model), ("earlier", earlier), ("base", MODEL))
     )
-    batch = wait_for_end(client, submit(client, rows))
+    batch = wait_for_end(client, submit(client, questions))
     assert batch.status == "completed", batch
     answers = {row["custom_id"]: row["response"]["body"] for row in output(client, batch.output_file_id)}
     assert len(answers) == 12

@@ -12,19 +12,28 @@ from tests.inference_workers.control_plane import TOKEN
 AgentProcess = asyncio.subprocess.Process
 
 
+def agent_command(config: Path, *, python: str | Path = sys.executable) -> list[str]:
+    """What starts one."""
+    return [str(python), "-m", "inference_workers", "agent", "--config", str(config)]
+
+
+def agent_environment(url: str, *, home: Path, token: str = TOKEN) -> dict[str, str]:
+    """What it needs to know, without a broker."""
+    return os.environ | {
+        "HONE_HOME": str(home),
+        "HONE_CONTROL_PLANE_URL": url,
+        "HONE_WORKER_TOKEN": token,
+        "HONE_BROKER_URL": "",
+    }
+
+
 async def launch(
     url: str, *, home: Path, config: Path, token: str = TOKEN, python: str | Path = sys.executable
 ) -> AgentProcess:
     """Start one for the control plane at ``url``; its log comes through ``stderr``."""
     return await asyncio.create_subprocess_exec(
-        *(python, "-m", "inference_workers", "agent", "--config", config),
-        env=os.environ
-        | {
-            "HONE_HOME": str(home),
-            "HONE_CONTROL_PLANE_URL": url,
-            "HONE_WORKER_TOKEN": token,
-            "HONE_BROKER_URL": "",
-        },
+        *agent_command(config, python=python),
+        env=agent_environment(url, home=home, token=token),
         stderr=asyncio.subprocess.PIPE,
         limit=1 << 20,
     )

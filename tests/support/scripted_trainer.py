@@ -3,8 +3,7 @@
 ``scripted_trainer.py [-m inference_workers.training] FOLDER``. One row of ``train.ndjson`` is one step; what it reports
 of a step depends on seed and step alone, as of the real one. From the environment: ``SCRIPT_STEP_MS``,
 ``SCRIPT_CHECKPOINT_STEPS`` (an interim checkpoint every so many steps), ``SCRIPT_FAIL_AT`` (a step at which it fails),
-``SCRIPT_DIE_AT`` (one at which it is gone), ``SCRIPT_STUBBORN`` (it hears no SIGTERM), ``SCRIPT_ADAPTER`` (a folder
-with the adapter that it makes of everything).
+``SCRIPT_DIE_AT`` (one at which it is gone), ``SCRIPT_STUBBORN`` (it hears no SIGTERM).
 """
 
 import json
@@ -21,7 +20,6 @@ FOLDER = Path(sys.argv[-1])
 STEP_SECONDS = float(os.environ.get("SCRIPT_STEP_MS", "20")) / 1000
 CHECKPOINT_STEPS = int(os.environ.get("SCRIPT_CHECKPOINT_STEPS", "4"))
 FAIL_AT = int(os.environ.get("SCRIPT_FAIL_AT", "0"))
-ADAPTER = os.environ.get("SCRIPT_ADAPTER", "")
 DIE_AT = int(os.environ.get("SCRIPT_DIE_AT", "0"))
 
 _wish = {"stop": False}
@@ -47,8 +45,6 @@ def save(folder: Path, step: int, tokens: int, *, has_state: bool = True) -> Non
     partial.mkdir()
     (partial / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 1}')
     (partial / "adapter_model.safetensors").write_text(f"weights of step {step}")
-    if ADAPTER:
-        shutil.copytree(ADAPTER, partial, dirs_exist_ok=True)
     if has_state:
         (partial / "state.safetensors").write_text(f"state of step {step}")
         (partial / "state.json").write_text(json.dumps({"step": step, "tokens": tokens}))

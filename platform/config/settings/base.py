@@ -201,10 +201,10 @@ CELERY_BEAT_SCHEDULE = {
     "close-old-uploads": {"task": "files.tasks.close_old_uploads", "schedule": schedule(timedelta(minutes=1))},
     "remove-old-batch-rows": {"task": "batches.tasks.remove_old", "schedule": schedule(timedelta(hours=1))},
     "forget-deleted-files": {"task": "files.tasks.forget_deleted", "schedule": schedule(timedelta(hours=1))},
+    "add-months-of-usage": {"task": "metering.tasks.add_months", "schedule": schedule(timedelta(hours=6))},
     # Once a day by the clock (UTC): a beat that is restarted daily would never reach the end of an interval.
     "delete-model-bytes": {"task": "catalog.tasks.delete_leftovers", "schedule": schedule(timedelta(hours=1))},
     "delete-orphaned-blobs": {"task": "files.tasks.delete_orphans", "schedule": crontab(minute=17, hour=3)},
-    "add-months-of-usage": {"task": "metering.tasks.add_months", "schedule": schedule(timedelta(hours=6))},
     "check-ledgers": {"task": "billing.tasks.check", "schedule": crontab(hour="3", minute="20")},
 }
 

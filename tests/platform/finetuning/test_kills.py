@@ -24,6 +24,7 @@ from fleet.handlers import control_kinds
 from fleet.selectors import has_control_work
 from fleet.services import create_worker_token, sweep_leases
 from fleet.tasks import run_control_work
+from tests.inference_workers.agent_process import agent_command, agent_environment
 from tests.support.cast import MODEL, Cast
 from tests.support.evaluations import evaluate_what_waits, evaluation_of, held_out
 from tests.support.facts import change, let_back_off_pass, query_owner
@@ -84,13 +85,8 @@ class Node:
         self.agent.wait(15)
 
     def _start(self) -> "subprocess.Popen[bytes]":
-        environment = os.environ | {
-            "HONE_HOME": str(self._folder),
-            "HONE_CONTROL_PLANE_URL": self._url,
-            "HONE_WORKER_TOKEN": self._token,
-            "HONE_BROKER_URL": "",
-        }
-        command = [sys.executable, "-m", "inference_workers", "agent", "--config", str(self._folder / "node.toml")]
+        command = agent_command(self._folder / "node.toml")
+        environment = agent_environment(self._url, home=self._folder, token=self._token)
         with (self._folder / "agent.log").open("ab") as log:
             return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 

@@ -13,7 +13,7 @@ from common.database import OWNER, SYSTEM
 from metering.buckets import HOUR, Span
 from metering.models import UsageEvent
 from metering.selectors import UsageFilter, usage_by_bucket
-from metering.services import add_months
+from metering.services import add_partitions
 from tenants.scope import tenant_scope
 from tests.platform.metering.test_usage import START, use
 from tests.support.cast import Cast, Member
@@ -83,7 +83,7 @@ def test_any_span_is_counted_exactly(cast: Cast, width: int) -> None:
     for _ in range(60):
         start = START + chance.randrange(-10, 100 * HOUR)
         end = start + chance.choice([1, 59, 61, HOUR, 3 * HOUR, 100 * HOUR])
-        span = Span(start=start, end=end, width=width, limit=10_000)
+        span = Span(start=start, end=end, width=width, limit=10_000, most=10_000)
         expected: dict[int, int] = {}
         for moment, count in zip(moments, tokens, strict=True):
             if start <= moment < end:
@@ -100,7 +100,7 @@ def test_whole_hours_are_read_from_the_sums(cast: Cast) -> None:
     use(cast.alice, START + 5, (10, 0, 0))
     use(cast.alice, START + HOUR, (20, 0, 0))
     change("DELETE FROM metering_usageevent")
-    span = Span(start=START, end=START + 2 * HOUR, width=HOUR, limit=10)
+    span = Span(start=START, end=START + 2 * HOUR, width=HOUR, limit=10, most=10)
     with tenant_scope(cast.alice.organization.id):
         found = usage_by_bucket(
             organization_id=cast.alice.organization.id, span=span, wanted=UsageFilter(), group_by=()
@@ -133,8 +133,8 @@ def partition_of(at: int) -> str:
 
 
 def test_there_is_a_partition_for_each_month_to_come(cast: Cast) -> None:
-    add_months()
-    add_months()
+    add_partitions()
+    add_partitions()
     wanted = query(
         "SELECT 'metering_usageevent_' || to_char(now() AT TIME ZONE 'UTC' + make_interval(months => n), 'YYYY_MM')"
         " FROM generate_series(0, 2) n"
